@@ -1,0 +1,71 @@
+"""What the trainer sees of a task: batches in, named losses and measures out.
+
+A task says what the values of a field mean. It never knows which model it was given, nor the
+optimiser. State that decides the future of a run (an occupancy grid, the number of rays) lives in
+buffers, so that `state_dict()` is complete and resuming equals never having stopped.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nfields.optimizer import ParameterGroup
+
+
+@dataclass
+class StepResult:
+    """What one training step computed; the total loss is the sum of `losses`."""
+
+    losses: dict[str, Tensor]  # named scalars, already weighted
+    measures: dict[str, float]  # shown and logged as means over the steps between two log lines
+    num_samples: int  # evaluations of the field
+    num_items: int  # rays, pixels or points of the batch
+
+
+class Task(nn.Module, ABC):
+    """A contract without behaviour: every task implements all of it.
+
+    All randomness comes from the generator that is passed in (a CPU generator of the trainer).
+    The trainer runs `before_step`, `batch`, `losses`, `after_step` once for nothing, to compile
+    kernels, and puts parameters, buffers and the generator back: no state may hide elsewhere.
+    """
+
+    in_dim: int
+    out_dim: int
+    data: Any
+
+    @abstractmethod
+    def prepare(self, model: nn.Module, generator: torch.Generator) -> None:
+        """Initialises the model from real samples; called once for a new run, never on resume."""
+
+    @abstractmethod
+    def before_step(self, model: nn.Module, step: int, generator: torch.Generator) -> None:
+        """Runs what a step needs first, such as an occupancy update; counts as training time."""
+
+    @abstractmethod
+    def batch(self, generator: torch.Generator) -> Any:
+        """Draws one training batch, on the device of the task."""
+
+    @abstractmethod
+    def losses(self, model: nn.Module, batch: Any) -> StepResult:
+        """Returns losses and measures of a batch; changes neither the model nor the task."""
+
+    @abstractmethod
+    def after_step(self, model: nn.Module, result: StepResult, step: int) -> None:
+        """Adapts the task to the step just done, such as the number of rays of the next one."""
+
+    @abstractmethod
+    def validate(self, model: nn.Module, generator: torch.Generator | None) -> dict[str, float]:
+        """Returns measures on a few held-out items, such as {"psnr": 30.1}, in seconds."""
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module, folder: Path, limit: int | None) -> dict[str, Any]:
+        """Returns all metrics (flat means, "per_image", "protocol"); pictures go to `folder`."""
+
+    @abstractmethod
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Returns the groups of the task's own parameters (heads); may be empty."""
