@@ -1,8 +1,8 @@
 """Image metrics: PSNR, SSIM and FLIP of one prediction against one truth.
 
-Both images are (height, width, 3), display-referred sRGB in [0, 1], as tensors or arrays of floats. A set of
-images is scored per image and then averaged; the PSNR of the mean squared error of the set is another, higher
-or lower, number and is not what papers report.
+Both images are (height, width, 3), display-referred sRGB in [0, 1], as tensors or arrays of floats.
+A set of images is scored per image and then averaged; the PSNR of the mean squared error of the set
+is another, higher or lower, number and is not what papers report.
 """
 
 import math
@@ -17,8 +17,9 @@ from torch import Tensor
 Image = Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."]
 
 PSNR_CAP = 100.0
-"""What an infinite PSNR is stored as (dB): JSON has no infinity, and a mean must survive one equal pair.
-100 dB is a mean squared error of 1e-10, the square of a few roundings of float32."""
+"""What an infinite PSNR is stored as (dB): JSON has no infinity, and a mean must survive one equal
+pair. 100 dB is a mean squared error of 1e-10, the square of a few roundings of float32.
+"""
 
 SSIM_SIGMA = 1.5  # pixels; with the window of 11 this is the setting of Wang et al. 2004
 SSIM_WINDOW = 11
@@ -31,10 +32,10 @@ _RANGE_SLACK = 1e-5
 
 
 def psnr(prediction: Image, truth: Image) -> float:
-    """Peak signal-to-noise ratio in dB: -10 log10(mean over pixels and channels of (prediction - truth)^2).
+    """Peak signal-to-noise ratio in dB: -10 log10(MSE), the mean over all pixels and channels.
 
-    The peak is 1. Equal images give infinity (store it with `finite_psnr`). No border is cut, nothing is
-    rounded to 8 bits. An error of 0.1 everywhere gives 20 dB.
+    The peak is 1. Equal images give infinity (store it with `finite_psnr`). No border is cut,
+    nothing is rounded to 8 bits. An error of 0.1 everywhere gives 20 dB.
     """
     prediction, truth = _pair(prediction, truth)
     mse = float(np.mean(np.square(prediction.astype(np.float64) - truth)))
@@ -47,17 +48,18 @@ def finite_psnr(value: float) -> float:
 
 
 def ssim(prediction: Image, truth: Image) -> float:
-    """Structural similarity in [-1, 1], 1 for equal images (Wang et al. 2004, scikit-image's implementation).
+    """Structural similarity in [-1, 1], 1 for equal images (Wang et al. 2004, by scikit-image).
 
-    Gaussian window of 11 x 11 taps with sigma 1.5, K1 = 0.01, K2 = 0.03, data range 1, population covariance;
-    computed for each of R, G, B and averaged; the border of five pixels, where the window does not fit, is cut.
+    Gaussian window of 11 x 11 taps with sigma 1.5, K1 = 0.01, K2 = 0.03, data range 1, population
+    covariance; computed for each of R, G, B and averaged; the border of five pixels, where the
+    window does not fit, is cut.
     """
     prediction, truth = _pair(prediction, truth)
     if min(prediction.shape[:2]) < SSIM_WINDOW:
         height, width = prediction.shape[:2]
         raise ValueError(
-            f"SSIM needs images of at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels, these have {width} x {height}; "
-            "use a larger image or a smaller data.downscale"
+            f"SSIM needs images of at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels, "
+            f"these have {width} x {height}; use a larger image or a smaller data.downscale"
         )
     value = structural_similarity(
         prediction,
@@ -68,15 +70,15 @@ def ssim(prediction: Image, truth: Image) -> float:
         sigma=SSIM_SIGMA,
         use_sample_covariance=False,
     )
-    return float(value)
+    return float(value)  # pyright: ignore[reportArgumentType]  (a tuple only with full=True)
 
 
 def flip(prediction: Image, truth: Image) -> tuple[float, Float[np.ndarray, "height width"]]:
     """The mean LDR-FLIP error in [0, 1] (0 for equal images) and its map.
 
     The difference a viewer sees when flipping between the two (Andersson et al. 2020), by NVIDIA's
-    flip-evaluator at 67.02 pixels per degree, sRGB inputs. The mean is over all pixels. About 2 us a pixel;
-    it holds the interpreter's lock, so threads do not help.
+    flip-evaluator at 67.02 pixels per degree, sRGB inputs. The mean is over all pixels. About 2 us
+    a pixel; it holds the interpreter's lock, so threads do not help.
     """
     prediction, truth = _pair(prediction, truth)
     parameters = {"ppd": FLIP_PIXELS_PER_DEGREE}
@@ -88,13 +90,15 @@ def flip(prediction: Image, truth: Image) -> tuple[float, Float[np.ndarray, "hei
 
 
 def definitions(with_flip: bool) -> dict[str, str]:
-    """The exact setting of each metric, one line each: part of the protocol a result is stored with."""
+    """The exact setting of each metric, one line each: part of the protocol a result is stored
+    with.
+    """
     lines = {
-        "psnr": f"-10 log10(MSE), peak 1, per image, then mean over images; infinite counts as {PSNR_CAP:g}",
+        "psnr": f"-10 log10(MSE), peak 1, per image, then their mean; at most {PSNR_CAP:g}",
         "ssim": "Gaussian window 11 x 11, sigma 1.5, data range 1, mean of R, G, B (scikit-image)",
     }
     if with_flip:
-        lines["flip"] = f"LDR-FLIP, mean over pixels, {FLIP_PIXELS_PER_DEGREE} pixels per degree (flip-evaluator)"
+        lines["flip"] = f"LDR-FLIP, mean over pixels, {FLIP_PIXELS_PER_DEGREE} pixels per degree"
     return lines
 
 
@@ -102,7 +106,9 @@ def _pair(prediction: Image, truth: Image) -> tuple[np.ndarray, np.ndarray]:
     """Both as float32 arrays in [0, 1], checked."""
     first, second = _image(prediction, "prediction"), _image(truth, "truth")
     if first.shape != second.shape:
-        raise ValueError(f"prediction is {first.shape}, truth is {second.shape}; they must have the same size")
+        raise ValueError(
+            f"prediction is {first.shape}, truth is {second.shape}; they must have the same size"
+        )
     return first, second
 
 
@@ -110,12 +116,16 @@ def _image(image: Image, name: str) -> np.ndarray:
     array = image.detach().cpu().numpy() if isinstance(image, Tensor) else image
     if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
         raise ValueError(
-            f"{name} has the shape {tuple(array.shape)}; a metric takes one (height, width, 3) image. "
-            "Composite alpha over a background first; repeat a grey channel three times"
+            f"{name} has the shape {tuple(array.shape)}; a metric takes one (height, width, 3) "
+            "image. Composite alpha over a background first; repeat a grey channel three times"
         )
     if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"{name} is {array.dtype}; a metric takes floats in [0, 1] (divide 8-bit values by 255)")
+        raise ValueError(
+            f"{name} is {array.dtype}; a metric takes floats in [0, 1] (divide 8-bit values by 255)"
+        )
     low, high = float(array.min()), float(array.max())
     if not (low >= -_RANGE_SLACK and high <= 1.0 + _RANGE_SLACK):  # also true for NaN
-        raise ValueError(f"{name} has values from {low:g} to {high:g}; a metric takes [0, 1]: clamp it first")
+        raise ValueError(
+            f"{name} has values from {low:g} to {high:g}; a metric takes [0, 1]: clamp it first"
+        )
     return np.ascontiguousarray(np.clip(array, 0.0, 1.0), dtype=np.float32)

@@ -12,7 +12,9 @@ def random_image(seed: int, height: int = 24, width: int = 30) -> np.ndarray:
     return np.random.default_rng(seed).random((height, width, 3), dtype=np.float32)
 
 
-@pytest.mark.parametrize(("error", "decibels"), [(0.1, 20.0), (0.01, 40.0), (1.0, 0.0), (0.5, 6.0205999)])
+@pytest.mark.parametrize(
+    ("error", "decibels"), [(0.1, 20.0), (0.01, 40.0), (1.0, 0.0), (0.5, 6.0205999)]
+)
 def test_constant_error_has_the_psnr_of_its_square(error, decibels):
     truth = np.zeros((12, 15, 3), np.float32)
     assert metrics.psnr(truth + np.float32(error), truth) == pytest.approx(decibels, abs=1e-5)
@@ -55,11 +57,15 @@ def test_ssim_of_two_constant_images_is_the_luminance_term():
     a, b = 0.25, 0.75
     first, second = np.full((20, 20, 3), a, np.float32), np.full((20, 20, 3), b, np.float32)
     c1 = 0.01**2
-    assert metrics.ssim(first, second) == pytest.approx((2 * a * b + c1) / (a * a + b * b + c1), abs=1e-5)
+    assert metrics.ssim(first, second) == pytest.approx(
+        (2 * a * b + c1) / (a * a + b * b + c1), abs=1e-5
+    )
 
 
 def test_ssim_is_the_formula_with_an_eleven_tap_window():
-    """An independent float64 evaluation of Wang et al. 2004, Eq. 13, on the pixels where the window fits."""
+    """An independent float64 evaluation of Wang et al. 2004, Eq. 13, on the pixels where the window
+    fits.
+    """
     x, y = random_image(3).astype(np.float64), random_image(4).astype(np.float64)
     taps = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
     taps /= taps.sum()
@@ -87,7 +93,9 @@ def test_flip_mean_is_the_mean_of_its_map_and_sees_only_the_changed_half():
     prediction[:, :20] = 1 - prediction[:, :20]
     mean, error = metrics.flip(prediction, truth)
     assert mean == pytest.approx(float(error.mean()), abs=1e-6)
-    assert error[:, :10].mean() > 0.2 and not error[:, 40:].any()  # the filters reach about ten pixels
+    assert (
+        error[:, :10].mean() > 0.2 and not error[:, 40:].any()
+    )  # the filters reach about ten pixels
 
 
 def test_flip_uses_the_viewing_conditions_it_documents():
