@@ -1,0 +1,75 @@
+"""The CPU kernel of `nfields.render.cameras.rays`; notation and conventions are stated there.
+
+One thread walks over the rays: 6 + 20 numbers read, 6 written a ray, all arithmetic in float64
+registers. The same in PyTorch spends its time on the launch of some 200 small operations: 2.3 ms
+against 0.3 ms for 4096 rays with a lens (one core of a two-core cloud machine).
+"""
+
+import math
+
+import numba
+import numpy as np
+
+# Newton's method doubles its digits a step; ordinary lenses need three, the rest is for fisheye-like
+# ones near the edge of validity. The tolerance is far below the float32 of the result.
+_MAX_STEPS = 10
+_TOLERANCE = 1e-9
+
+
+@numba.njit(cache=True, nogil=True)
+def undistort_point(
+    x_d: float, y_d: float, k1: float, k2: float, p1: float, p2: float
+) -> tuple[float, float]:
+    """The point of the plane z = -1 that the lens moves to (x_d, y_d)."""
+    x, y = x_d, y_d
+    for _ in range(_MAX_STEPS):
+        r2 = x * x + y * y
+        g = 1.0 + r2 * (k1 + r2 * k2)
+        h = 2.0 * (k1 + 2.0 * r2 * k2)  # dg/dx = x h, dg/dy = y h
+        error_x = x * g + 2.0 * p1 * x * y + p2 * (r2 + 2.0 * x * x) - x_d
+        error_y = y * g + p1 * (r2 + 2.0 * y * y) + 2.0 * p2 * x * y - y_d
+        # The Jacobian is symmetric: [[a, b], [b, d]].
+        a = g + x * x * h + 2.0 * p1 * y + 6.0 * p2 * x
+        b = x * y * h + 2.0 * (p1 * x + p2 * y)
+        d = g + y * y * h + 6.0 * p1 * y + 2.0 * p2 * x
+        inv_det = 1.0 / (a * d - b * b)
+        step_x = (d * error_x - b * error_y) * inv_det
+        step_y = (a * error_y - b * error_x) * inv_det
+        x -= step_x
+        y -= step_y
+        if abs(step_x) + abs(step_y) < _TOLERANCE:
+            break
+    return x, y
+
+
+@numba.njit(cache=True, nogil=True)
+def write_rays(
+    camera_to_world: np.ndarray,
+    focal: np.ndarray,
+    center: np.ndarray,
+    distortion: np.ndarray,
+    is_distorted: bool,
+    view_index: np.ndarray,
+    pixels: np.ndarray,
+    origins: np.ndarray,
+    directions: np.ndarray,
+) -> int:
+    """Fills origins and directions; returns the first bad position of view_index, or -1."""
+    for i in range(len(view_index)):
+        v = view_index[i]
+        if v < 0 or v >= len(focal):
+            return i
+        x = (float(pixels[i, 0]) - center[v, 0]) / focal[v, 0]
+        y = (float(pixels[i, 1]) - center[v, 1]) / focal[v, 1]
+        if is_distorted:
+            lens = distortion[v]
+            x, y = undistort_point(x, y, lens[0], lens[1], lens[2], lens[3])
+        inv_length = 1.0 / math.sqrt(x * x + y * y + 1.0)  # R keeps lengths
+        x *= inv_length
+        y *= inv_length
+        matrix = camera_to_world[v]
+        for axis in range(3):
+            row = matrix[axis]
+            directions[i, axis] = row[0] * x - row[1] * y - row[2] * inv_length
+            origins[i, axis] = row[3]
+    return -1
