@@ -8,7 +8,7 @@ gradient is exactly zero keep their value and their moments: most entries of a h
 sample in a step, and would otherwise drift on stale moments. t counts steps of the whole tensor.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 @dataclass
 class ParameterGroup:
-    """Parameters that share a learning rate; `is_sparse`: exact zeros of the gradient are skipped."""
+    """Parameters that share options; `is_sparse`: entries with a gradient of exactly 0 are skipped."""
 
     name: str
     params: list[nn.Parameter]
@@ -56,17 +56,12 @@ class Adam(torch.optim.Optimizer):
                 }
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Returns what the closure returns, if one is given; one step on every gradient there is."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self, closure: None = None) -> None:
+        """Returns nothing, after one step on every gradient there is; takes no closure."""
         for group in self.param_groups:
             for param in group["params"]:
                 if param.grad is not None:
                     _update(param, self.state[param], group)
-        return loss
 
 
 def _update(param: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:

@@ -1,0 +1,212 @@
+"""Step after step: the clock, the learning rate, and what comes between steps.
+
+A step is before_step, batch, losses, backward, optimiser, after_step. Everything else (validation,
+logs, checkpoints, and one discarded step that compiles kernels) happens while the clock stands.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from nfields.budget import Budget, Clock
+from nfields.checkpoint import checkpoint_in_use, read_state
+from nfields.errors import ConfigError
+from nfields.interrupt import Interrupt
+from nfields.logger import Logger
+from nfields.machine import peak_memory_bytes
+from nfields.progress import Progress
+from nfields.run_folder import RunFolder
+from nfields.schedule import Schedule
+from nfields.task.task import StepResult
+from nfields.training_state import TrainingState
+
+
+class TrainingDiverged(ConfigError):
+    """A loss or a weight became NaN or infinite; the last good checkpoint was kept."""
+
+
+@dataclass
+class TrainingLoop:
+    """One call of `train` runs until the budget is used up or a signal came."""
+
+    budget: Budget
+    schedule: Schedule
+    log_every: int
+    eval_every: int | None
+    checkpoint_seconds: float | None
+    seed: int
+    state: TrainingState
+    clock: Clock
+    run: RunFolder
+    loggers: Sequence[Logger]
+    progress: Progress
+    interrupt: Interrupt
+    _saved_at: float = field(default=0.0, init=False)
+    _values: dict[str, float] = field(default_factory=dict, init=False)  # on the progress line
+
+    def train(self) -> str | None:
+        """Returns why training is over, None if it was interrupted; a checkpoint is written."""
+        state, clock = self.state, self.clock
+        is_cuda = clock.device.type == "cuda"
+        if self._stop_reason() is None and self.interrupt.signal_number is None:
+            self._rehearse()
+        self._saved_at = time.perf_counter()
+        clock.start()
+        try:
+            while (reason := self._stop_reason()) is None and self.interrupt.signal_number is None:
+                total, result = self._step()
+                state.step += 1
+                state.num_samples += result.num_samples
+                if state.average is not None:
+                    state.average.update()
+                state.running.add(total, result)
+                # To look at a loss on a GPU is to wait for it, so there it waits for the next log.
+                if not is_cuda:
+                    self._check_losses()
+                if self._is_anything_due():
+                    clock.stop()
+                    self._between_steps()
+                    clock.start()
+        finally:
+            clock.stop()
+        self._check_losses()
+        if reason is not None and state.step % self.log_every != 0 and state.running.means():
+            self._log()
+        self._save()
+        return reason
+
+    def _stop_reason(self) -> str | None:
+        return self.budget.stop_reason(self.state.step, self.clock.seconds, self.state.validation)
+
+    def _rehearse(self) -> None:
+        """Compiles every kernel by one step (and validation) that is then undone."""
+        self.progress.note("compiling kernels, once (not timed as training)")
+        started = time.perf_counter()
+        with self.state.put_back():
+            self._step()
+        if self.budget.targets:
+            measured = self._measure()
+            for target in self.budget.targets:
+                target.is_reached(measured)  # an unknown measure is an error now, not in an hour
+        seconds = time.perf_counter() - started
+        self.state.compile_seconds += seconds
+        self.progress.note(f"ready after {seconds:.1f} s")
+
+    def _step(self) -> tuple[Tensor, StepResult]:
+        state = self.state
+        model, task, step = state.model, state.task, state.step
+        used = self.budget.progress(step, self.clock.seconds)
+        factor = self.schedule.factor(used, step)
+        for group in state.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        task.before_step(model, step, state.generator)
+        batch = task.batch(state.generator)
+        result = task.losses(model, batch)
+        total = torch.stack([*result.losses.values()]).sum()
+        if not total.requires_grad:
+            raise TrainingDiverged(
+                f"no loss of step {step + 1:,} depends on the model: no sample of the batch was in "
+                "the scene, or the field became empty; check the cameras and the scene's scale, "
+                f"or lower the learning rates. {self._last_checkpoint()}"
+            )
+        state.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        state.optimizer.step()
+        task.after_step(model, result, step)
+        return total, result
+
+    def _is_anything_due(self) -> bool:
+        step = self.state.step
+        return (
+            step % self.log_every == 0
+            or (self.eval_every is not None and step % self.eval_every == 0)
+            or self._is_checkpoint_due()
+            or self.progress.is_due()
+        )
+
+    def _is_checkpoint_due(self) -> bool:
+        if self.checkpoint_seconds is None:
+            return False
+        return time.perf_counter() - self._saved_at >= self.checkpoint_seconds
+
+    def _between_steps(self) -> None:
+        state = self.state
+        self._check_losses()
+        self._values = state.running.means() or self._values
+        if state.step % self.log_every == 0:
+            self._log()
+            state.running.clear()
+        if self.eval_every is not None and state.step % self.eval_every == 0:
+            state.validation = self._measure()
+            self._record({f"validation_{name}": v for name, v in state.validation.items()})
+        if self._is_checkpoint_due():
+            self._save()
+        if self.progress.is_due():
+            self._show()
+
+    def _log(self) -> None:
+        means = self.state.running.means()
+        means["lr"] = self.state.optimizer.param_groups[0]["lr"]
+        self._record(means)
+
+    def _record(self, values: dict[str, float]) -> None:
+        line = {"step": self.state.step, "seconds": self.clock.seconds, **values}
+        for logger in self.loggers:
+            logger.log(line)
+
+    def _show(self) -> None:
+        state, seconds = self.state, self.clock.seconds
+        rate, samples_rate = self.progress.rate(seconds, state.step, state.num_samples)
+        validation = {f"validation {name}": value for name, value in state.validation.items()}
+        self.progress.show(
+            step=state.step,
+            used=self.budget.progress(state.step, seconds),
+            steps_per_second=rate,
+            samples_per_second=samples_rate,
+            seconds_left=self.budget.seconds_left(state.step, seconds, rate),
+            values=self._values | validation,
+        )
+
+    def _measure(self) -> dict[str, float]:
+        """Returns the task's quick validation, on the same held-out items every time."""
+        state = self.state
+        generator = torch.Generator().manual_seed(self.seed)
+        for module in state.modules.values():
+            module.eval()
+        try:
+            if state.average is None:
+                return state.task.validate(state.model, generator)
+            with state.average.swapped_in():
+                return state.task.validate(state.model, generator)
+        finally:
+            for module in state.modules.values():
+                module.train()
+
+    def _save(self) -> None:
+        bad = self.state.bad_weights()
+        if bad:
+            raise TrainingDiverged(
+                f"{', '.join(bad[:3])} became NaN or infinite by step {self.state.step:,}. "
+                + self._last_checkpoint()
+            )
+        self.state.peak_memory_bytes = max(peak_memory_bytes() or 0, self.state.peak_memory_bytes)
+        self.state.save(self.run, self.clock.seconds)
+        self._saved_at = time.perf_counter()
+
+    def _check_losses(self) -> None:
+        bad = self.state.running.bad_losses()
+        if bad:
+            raise TrainingDiverged(
+                f"{', '.join(bad)} became NaN or infinite by step {self.state.step:,}. "
+                + self._last_checkpoint()
+            )
+
+    def _last_checkpoint(self) -> str:
+        advice = "Usual fix: lower the learning rates (model.lr) or look for bad values in the data"
+        if not checkpoint_in_use(self.run.checkpoint).is_dir():
+            return f"No checkpoint had been written yet. {advice}"
+        step = read_state(self.run.checkpoint)["step"]
+        return f"The checkpoint of step {step:,} in {self.run.checkpoint} was kept. {advice}"
