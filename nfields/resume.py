@@ -1,0 +1,92 @@
+"""What `resume=` means: which run goes on, and with which configuration.
+
+    resume=outputs/nerf/rbfnet/...   that run; its configuration comes from its folder
+    resume=auto                      the latest unfinished run with the configuration that the
+                                     command line describes; a new run if there is none
+
+Values on the command line (`trainer.max_time=10m`) stand over those of the folder.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nfields.config import TrainConfig, checked, compose
+from nfields.errors import DataError
+from nfields.overrides import apply, parse
+from nfields.run_folder import RunFolder
+
+# What does not change which field is learned; runs that differ in nothing else continue each other.
+FREE_KEYS = {"trainer", "logger", "name", "run_dir", "resume", "eval_limit", "choices"}
+
+
+def configure(overrides: Sequence[str]) -> tuple[DictConfig, RunFolder | None]:
+    """The checked configuration of a command line, and the run it goes on with, if any."""
+    parsed = parse(overrides)
+    given = [o.value() for o in parsed if o.key_or_group == "resume"]
+    if not given or given[-1] is None:
+        return compose(overrides), None
+    if given[-1] != "auto":
+        folder = RunFolder.load(str(given[-1]))
+    else:
+        cfg = compose(overrides)
+        folder = latest_unfinished(cfg)
+        if folder is None:
+            return cfg, None
+    return continued(folder, parsed), folder
+
+
+def latest_unfinished(cfg: DictConfig) -> RunFolder | None:
+    """The last saved run that is not finished and learns what `cfg` describes, or None."""
+    if cfg.run_dir is not None:
+        folders = [Path(cfg.run_dir)]
+    else:
+        folders = list(Path("outputs", str(cfg.choices.task), str(cfg.choices.model)).glob("*/"))
+    runs = [RunFolder(path) for path in folders if (path / "config.yaml").is_file()]
+    wanted = _signature(OmegaConf.to_container(cfg))
+    fitting = [
+        run
+        for run in runs
+        if run.has_checkpoint()
+        and not run.summary_file.exists()
+        and _signature(run.config()) == wanted
+    ]
+    return max(fitting, key=lambda run: run.metrics_file.stat().st_mtime, default=None)
+
+
+def continued(folder: RunFolder, parsed: Sequence[Override]) -> DictConfig:
+    """The configuration in `folder`, under the values given; choices may only be repeated."""
+    stored = folder.config()
+    try:
+        cfg = OmegaConf.merge(OmegaConf.structured(TrainConfig), stored)
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"{folder.config_file}: {reason}; it was made by another version"
+        ) from error
+    assert isinstance(cfg, DictConfig)
+    OmegaConf.set_struct(cfg, True)
+    choices: dict[str, Any] = stored.get("choices", {})
+    problems, values = [], []
+    for override in parsed:
+        name, value = override.key_or_group, override.value()
+        if name not in choices or isinstance(value, dict):
+            values.append(override)
+        elif name == "logger":
+            fresh = compose([str(override.input_line)])
+            cfg.logger, cfg.choices.logger = fresh.logger, fresh.choices.logger
+        elif value != choices[name]:
+            problems.append(
+                f"{name}={value}: the run in {folder.path} has {name}={choices[name]}; "
+                "start a new run for another choice (leave out resume=)"
+            )
+    problems += apply(cfg, values, list(choices))
+    return checked(cfg, problems)
+
+
+def _signature(config: Any) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in FREE_KEYS}
