@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.config_loader import ConfigLoader
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException
@@ -58,9 +59,9 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     """
     overrides = list(overrides)
     parsed = parse(overrides)
-    with hydra_loader(overrides) as loader:
-        groups = [o for o in parsed if is_group(o, loader)]
-        problems = {o.key_or_group: p for o in groups if (p := choice_problem(o, loader))}
+    with hydra_files(overrides) as files:
+        groups = [o for o in parsed if is_group(o, files)]
+        problems = {o.key_or_group: p for o in groups if (p := choice_problem(o, files))}
         for_hydra = [o for o in groups if o.key_or_group not in problems]
         for_hydra += [o for o in parsed if o.is_hydra_override() and o not in groups]
         try:
@@ -110,10 +111,11 @@ def build(node: DictConfig, **passed: Any) -> Any:
 
 
 @contextmanager
-def hydra_loader(overrides: Sequence[str]) -> Iterator[ConfigLoader]:
-    """Hydra set up on our configs, whatever its global state, which is put back afterwards."""
+def hydra_files(overrides: Sequence[str]) -> Iterator[IConfigRepository]:
+    """Sets Hydra up on our yaml files, and gives them; its global state is put back afterwards."""
     with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        # Reads `hydra.searchpath`, so that the groups in a user's own folder are known too.
-        loader._parse_overrides_and_create_caching_repo("train", list(overrides))  # pyright: ignore
-        yield loader
+        assert isinstance(loader, ConfigLoaderImpl)
+        # Follows `hydra.searchpath`, so that the files in a user's own folder are known too.
+        _, files = loader._parse_overrides_and_create_caching_repo("train", list(overrides))
+        yield files

@@ -7,7 +7,8 @@ is put in the user's terms. The grammar and the meaning of `+key`, `++key` and `
 from collections.abc import Iterator, Sequence
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.config_loader import ConfigLoader
+from hydra._internal.config_repository import IConfigRepository
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -37,17 +38,17 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     return parsed
 
 
-def is_group(override: Override, loader: ConfigLoader) -> bool:
+def is_group(override: Override, files: IConfigRepository) -> bool:
     """Whether this chooses a yaml of a group (`model=siren`), rather than sets a value."""
     parent, _, last = override.key_or_group.rpartition("/")
     is_mapping = not override.is_sweep_override() and isinstance(override.value(), dict)
-    return last in loader.list_groups(parent) and not is_mapping
+    return last in files.get_group_options(parent, ObjectType.GROUP) and not is_mapping
 
 
-def choice_problem(override: Override, loader: ConfigLoader) -> str | None:
+def choice_problem(override: Override, files: IConfigRepository) -> str | None:
     """Why this choice of a group cannot be made, or None if it can."""
     group, value = override.key_or_group, override.value()
-    options = loader.get_group_options(group)
+    options = files.get_group_options(group)
     chosen = value if isinstance(value, list) else [value]
     for choice in chosen:
         is_nested = isinstance(choice, str) and "/" in choice  # Hydra lists one folder at a time
