@@ -230,7 +230,8 @@ def make_path(
 ) -> Cameras:
     """The cameras of the path `name` with pictures of width x height.
 
-    None keeps the size, or the shape where only the other is given. The vertical field of view is that of the cameras; pixels are square.
+    None keeps the size, or the shape where only the other is given. The vertical field of view is
+    that of the cameras; pixels are square.
     """
     if name not in PATHS:
         raise ValueError(f"path={name} is not known; use one of: {', '.join(PATHS)}")
