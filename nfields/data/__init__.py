@@ -1,4 +1,4 @@
-"""Data: files in, cameras, pixels and units out; everything in our frame (see render/cameras.py)."""
+"""Data: files in, cameras, pixels and units out; everything in our frame (render/cameras.py)."""
 
 import importlib
 from typing import Any

@@ -16,7 +16,8 @@ import numpy as np
 from nfields.data.image_reader import ImageHeader, read_header
 from nfields.errors import DataError
 
-# Largest entry of R R^T - I; float32 poses of real data sets stay below 1e-5, rounded ones below 1e-3.
+# Largest entry of R R^T - I: float32 poses of real data sets stay below 1e-5, rounded ones below
+# this.
 _ROTATION_TOLERANCE = 1e-3
 _SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp")
 _LENS_KEYS = ("k1", "k2", "p1", "p2")
@@ -131,7 +132,7 @@ def find_image(folder: Path, file_path: str, allow_outside: bool, where: str) ->
     from elsewhere has no business with other files. `..` is resolved in the text, before links.
     """
     name = clean_name(file_path)
-    is_outside = os.path.isabs(name) or name.split("/")[0] == ".."
+    is_outside = Path(name).is_absolute() or name.split("/")[0] == ".."
     if is_outside and Path(os.path.normpath(folder / name)).is_relative_to(
         os.path.normpath(folder)
     ):
@@ -149,7 +150,7 @@ def find_image(folder: Path, file_path: str, allow_outside: bool, where: str) ->
 
 
 def read_pose(frame: dict[str, Any], where: str) -> np.ndarray:
-    """transform_matrix as float64 (3, 4), camera to world, its rotation made exactly orthonormal."""
+    """transform_matrix as float64 (3, 4), camera to world, its rotation exactly orthonormal."""
     key = "transform_matrix"
     if key not in frame:
         raise DataError(f"{where} has no {key}; every frame needs its 4x4 camera-to-world matrix.")

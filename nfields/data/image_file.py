@@ -103,8 +103,8 @@ class ImageData:
             data.source, data.notes = str(card["source"]), list(card["notes"])
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"the data card is incomplete or damaged ({type(error).__name__}: {error}); it must "
-                "be the data.json that ImageData.card() wrote."
+                f"the data card is incomplete or damaged ({type(error).__name__}: {error}); it "
+                "must be the data.json that ImageData.card() wrote."
             ) from error
         data.image = None
         return data

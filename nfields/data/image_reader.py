@@ -128,10 +128,11 @@ def read_images(
         if height < 1 or width < 1:
             raise DataError(
                 f"{header.path} has {header.width} x {header.height} pixels, nothing is left with "
-                f"data.downscale={downscale}; lower it to at most {min(header.width, header.height)}."
+                f"data.downscale={downscale}; lower it to at most "
+                f"{min(header.width, header.height)}."
             )
     counts = [height * width for height, width in sizes]
-    block = torch.empty(sum(counts), num_channels, dtype=torch.uint8)
+    block = torch.zeros(sum(counts), num_channels, dtype=torch.uint8)
     images = [
         part.view(height, width, num_channels)
         for part, (height, width) in zip(block.split(counts), sizes, strict=True)

@@ -90,8 +90,8 @@ class PosedImages:
         if self.images is None:
             raise DataError(
                 f"the pictures of split {split!r} are not at hand: this data set was restored from "
-                f"a run folder, which keeps cameras only. It was read from {self.source}; say where "
-                "it is now with data.path=<folder>."
+                f"a run folder, which keeps cameras only. It was read from {self.source}; say "
+                "where it is now with data.path=<folder>."
             )
         return self.images[split]
 
@@ -144,8 +144,8 @@ class PosedImages:
             )
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise DataError(
-                f"the data card is incomplete or damaged ({type(error).__name__}: {error}); it must "
-                "be the data.json that PosedImages.card() wrote."
+                f"the data card is incomplete or damaged ({type(error).__name__}: {error}); it "
+                "must be the data.json that PosedImages.card() wrote."
             ) from error
 
     def _require_split(self, split: str) -> None:
@@ -156,7 +156,7 @@ class PosedImages:
 
 
 class _PixelTable:
-    """All pixels of a split in one tensor (total, channels), and the way from a row to its pixel."""
+    """All pixels of a split in one tensor (total, channels); how a row becomes a pixel."""
 
     def __init__(self, images: list[Tensor]) -> None:
         num_channels = images[0].shape[2]
@@ -167,9 +167,10 @@ class _PixelTable:
         self.widths = widths
         self.total = int(self.ends[-1])
         self.has_one_size = bool((widths == widths[0]).all() and (heights == heights[0]).all())
-        self.values = _as_one(images)
-        if self.values is None:
-            self.values = torch.cat([image.reshape(-1, num_channels) for image in images])
+        values = _as_one(images)
+        if values is None:
+            values = torch.cat([image.reshape(-1, num_channels) for image in images])
+        self.values = values
         self.images = [
             self.values[start:end].view(-1, width, num_channels)
             for start, end, width in zip(

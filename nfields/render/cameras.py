@@ -1,4 +1,4 @@
-"""Cameras: which ray belongs to a pixel, and which pixel to a point. The conventions of the project live here.
+"""Cameras: the ray of a pixel, the pixel of a point. The project's conventions live here.
 
 World      right-handed; positions and distances in our units, the region of interest is [-1, 1]^3.
 Camera     OpenGL and Blender axes: x right, y up, looking along -z. `camera_to_world` = [R | o].
@@ -80,7 +80,7 @@ class Cameras:
         )
 
     def resized(self, width: int, height: int) -> "Cameras":
-        """The cameras of the same views in pictures of width x height pixels (same field of view)."""
+        """The cameras of the same fields of view in pictures of width x height pixels."""
         size = torch.tensor([width, height], device=self.sizes.device).expand_as(self.sizes)
         factor = size / self.sizes
         return Cameras(
@@ -173,8 +173,8 @@ def rays(
     differentiable on the CPU.
     """
     if pixels.device.type == "cpu":
-        origins = torch.empty(len(pixels), 3)
-        directions = torch.empty(len(pixels), 3)
+        origins = torch.zeros(len(pixels), 3)
+        directions = torch.zeros(len(pixels), 3)
         bad = write_rays(
             cameras.camera_to_world.contiguous().numpy(),
             cameras.focal.contiguous().numpy(),

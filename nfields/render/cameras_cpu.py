@@ -10,7 +10,7 @@ import math
 import numba
 import numpy as np
 
-# Newton's method doubles its digits a step; ordinary lenses need three, the rest is for fisheye-like
+# Newton's method doubles its digits a step; ordinary lenses need three, the rest is for strong
 # ones near the edge of validity. The tolerance is far below the float32 of the result.
 _MAX_STEPS = 10
 _TOLERANCE = 1e-9
