@@ -20,7 +20,7 @@ PLAIN_SECONDS = re.compile(r"\d+(?:\.\d+)?")
 TARGET = re.compile(r"(?P<sign>[<>]?)=?\s*(?P<bound>[-+]?[\d.]+(?:[eE][-+]?\d+)?)")
 
 
-def parse_duration(value: str | float | None, option: str) -> float | None:
+def parse_duration(value: str | float | int | None, option: str) -> float | None:
     """Returns seconds: "60s", "4m", "1h30m", 90 and "90" are durations; None stays None.
 
     `option` is the full name that an error mentions, such as trainer.max_time.
@@ -76,7 +76,7 @@ class Target:
         return f"{self.measure} {'<=' if self.is_maximum else '>='} {self.bound:g}"
 
 
-def parse_targets(stop_at: Mapping[str, float | str]) -> tuple[Target, ...]:
+def parse_targets(stop_at: Mapping[str, float | int | str]) -> tuple[Target, ...]:
     """Returns targets: {"psnr": 30} means psnr >= 30, {"chamfer_l1": "<0.01"} means <= 0.01."""
     targets = []
     for measure, bound in stop_at.items():

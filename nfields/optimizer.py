@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 @dataclass
 class ParameterGroup:
-    """Parameters that share options; `is_sparse`: entries with a gradient of exactly 0 are skipped."""
+    """Parameters that share options; `is_sparse`: entries with a gradient of 0 are skipped."""
 
     name: str
     params: list[nn.Parameter]
@@ -56,7 +56,7 @@ class Adam(torch.optim.Optimizer):
                 }
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Returns nothing, after one step on every gradient there is; takes no closure."""
         for group in self.param_groups:
             for param in group["params"]:

@@ -56,8 +56,8 @@ class Trainer:
         self,
         *,
         max_steps: int | None,
-        max_time: str | float | None,
-        stop_at: Mapping[str, float | str],
+        max_time: str | float | int | None,
+        stop_at: Mapping[str, float | int | str],
         device: str,
         precision: Literal["fp32"],
         threads: int | None,
@@ -71,8 +71,8 @@ class Trainer:
         ema: float | None,
         log_every: int,
         eval_every: int | None,
-        checkpoint_every: str | float | None,
-        progress_every: str | float,
+        checkpoint_every: str | float | int | None,
+        progress_every: str | float | int,
     ):
         self.budget = Budget(
             max_steps, parse_duration(max_time, "trainer.max_time"), parse_targets(stop_at)

@@ -4,6 +4,7 @@ A step is before_step, batch, losses, backward, optimiser, after_step. Everythin
 logs, checkpoints, and one discarded step that compiles kernels) happens while the clock stands.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -50,7 +51,6 @@ class TrainingLoop:
     def train(self) -> str | None:
         """Returns why training is over, None if it was interrupted; a checkpoint is written."""
         state, clock = self.state, self.clock
-        is_cuda = clock.device.type == "cuda"
         if self._stop_reason() is None and self.interrupt.signal_number is None:
             self._rehearse()
         self._saved_at = time.perf_counter()
@@ -63,16 +63,13 @@ class TrainingLoop:
                 if state.average is not None:
                     state.average.update()
                 state.running.add(total, result)
-                # To look at a loss on a GPU is to wait for it, so there it waits for the next log.
-                if not is_cuda:
-                    self._check_losses()
                 if self._is_anything_due():
                     clock.stop()
                     self._between_steps()
                     clock.start()
         finally:
             clock.stop()
-        self._check_losses()
+        self._check_losses(state.running.bad_losses(), state.step)
         if reason is not None and state.step % self.log_every != 0 and state.running.means():
             self._log()
         self._save()
@@ -112,6 +109,10 @@ class TrainingLoop:
                 "the scene, or the field became empty; check the cameras and the scene's scale, "
                 f"or lower the learning rates. {self._last_checkpoint()}"
             )
+        # To look at a loss on a GPU is to wait for it; there the next line of the log checks it.
+        if not total.is_cuda and not math.isfinite(total.item()):
+            losses = result.losses.items()
+            self._check_losses([n for n, v in losses if not v.isfinite()] or ["the sum"], step + 1)
         state.optimizer.zero_grad(set_to_none=True)
         total.backward()
         state.optimizer.step()
@@ -134,7 +135,7 @@ class TrainingLoop:
 
     def _between_steps(self) -> None:
         state = self.state
-        self._check_losses()
+        self._check_losses(state.running.bad_losses(), state.step)
         self._values = state.running.means() or self._values
         if state.step % self.log_every == 0:
             self._log()
@@ -153,9 +154,9 @@ class TrainingLoop:
         self._record(means)
 
     def _record(self, values: dict[str, float]) -> None:
-        line = {"step": self.state.step, "seconds": self.clock.seconds, **values}
+        line = {"seconds": self.clock.seconds, **values}
         for logger in self.loggers:
-            logger.log(line)
+            logger.log(self.state.step, line)
 
     def _show(self) -> None:
         state, seconds = self.state, self.clock.seconds
@@ -196,11 +197,10 @@ class TrainingLoop:
         self.state.save(self.run, self.clock.seconds)
         self._saved_at = time.perf_counter()
 
-    def _check_losses(self) -> None:
-        bad = self.state.running.bad_losses()
+    def _check_losses(self, bad: Sequence[str], step: int) -> None:
         if bad:
             raise TrainingDiverged(
-                f"{', '.join(bad)} became NaN or infinite by step {self.state.step:,}. "
+                f"the loss became NaN or infinite by step {step:,} ({', '.join(bad)}). "
                 + self._last_checkpoint()
             )
 

@@ -12,15 +12,15 @@ from nfields.run_folder import RunFolder
 
 
 class Logger(ABC):
-    """Receives flat lines of numbers: step, seconds, loss, measures, validation_* and lr."""
+    """Receives flat lines of numbers at a step: seconds, loss, measures, validation_* and lr."""
 
     @abstractmethod
     def start(self, run: RunFolder, step: int) -> None:
         """Opens the log of a run whose first `step` steps are done; later entries are dropped."""
 
     @abstractmethod
-    def log(self, values: Mapping[str, float]) -> None:
-        """Records one line; `values["step"]` never decreases."""
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Records the values of one line; `step` never decreases."""
 
     @abstractmethod
     def close(self) -> None:

@@ -22,9 +22,9 @@ class JsonLines(Logger):
         keep_until(run.metrics_file, step)
         self._file = run.metrics_file.open("a", encoding="utf-8")
 
-    def log(self, values: Mapping[str, float]) -> None:
+    def log(self, step: int, values: Mapping[str, float]) -> None:
         assert self._file is not None, "start() comes before log()"
-        line = {key: _rounded(value) for key, value in values.items()}
+        line = {"step": step, **{name: _rounded(value) for name, value in values.items()}}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
 
@@ -51,7 +51,5 @@ def keep_until(metrics_file: Path, step: int) -> None:
 
 
 def _rounded(value: float) -> float | None:
-    """Returns 8 significant digits, more than float32 holds; steps stay whole numbers."""
-    if isinstance(value, int):
-        return value
+    """Returns 8 significant digits, about what float32 holds; None if not finite."""
     return float(f"{value:.8g}") if math.isfinite(value) else None

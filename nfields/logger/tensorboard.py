@@ -25,11 +25,10 @@ class TensorBoard(Logger):
         purge_step = step + 1 if step > 0 else None
         self._writer = self._make_writer(str(run.path / self._folder), purge_step=purge_step)
 
-    def log(self, values: Mapping[str, float]) -> None:
+    def log(self, step: int, values: Mapping[str, float]) -> None:
         assert self._writer is not None, "start() comes before log()"
         for name, value in values.items():
-            if name != "step":
-                self._writer.add_scalar(name, value, int(values["step"]))
+            self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         if self._writer is not None:

@@ -59,10 +59,9 @@ class WandB(Logger):
                 f"logger=wandb: {error}; run `wandb login`, or use logger.wandb.mode=offline"
             ) from error
 
-    def log(self, values: Mapping[str, float]) -> None:
+    def log(self, step: int, values: Mapping[str, float]) -> None:
         assert self._run is not None, "start() comes before log()"
-        numbers = {name: value for name, value in values.items() if name != "step"}
-        self._run.log(numbers, step=int(values["step"]))
+        self._run.log(dict(values), step=step)
 
     def close(self) -> None:
         if self._run is not None:
