@@ -218,7 +218,7 @@ def read_intrinsics(
     the middle of the picture; w, h must be the size of the picture.
     """
     for key, size in (("w", header.width), ("h", header.height)):
-        said = read_number(frame if key in frame else meta, key, where, above=0)
+        said = read_number(frame if key in frame else meta, key, where, above=0.0)
         if said is not None and said != size:
             raise DataError(
                 f"{where}: {key}={said:g} but {header.path} has {header.width} x {header.height} "
@@ -248,11 +248,11 @@ def read_intrinsics(
 
 
 def _read_focal(values: dict[str, Any], axis: str, size: int, where: str) -> float | None:
-    focal = read_number(values, f"fl_{axis}", where, above=0)
+    focal = read_number(values, f"fl_{axis}", where, above=0.0)
     if focal is not None:
         return focal
     key = f"camera_angle_{axis}"
-    angle = read_number(values, key, where, above=0)
+    angle = read_number(values, key, where, above=0.0)
     if angle is None:
         return None
     if angle >= math.pi:

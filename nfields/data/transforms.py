@@ -111,7 +111,7 @@ def _transform(file: Path, meta: dict[str, Any], scene_scale: float | None) -> S
             f"data.scene_scale={scene_scale} must be > 0; null is twice the file's scale, or "
             f"{2 * _UNIT_SCALE}."
         )
-    unit_scale = read_number(meta, "scale", str(file), above=0)
+    unit_scale = read_number(meta, "scale", str(file), above=0.0)
     if scene_scale is None:
         scene_scale = 2 * (_UNIT_SCALE if unit_scale is None else unit_scale)
     offset = meta.get("offset", [0.5, 0.5, 0.5])
