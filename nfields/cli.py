@@ -19,6 +19,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 
 from nfields.config import compose, config_folder
+from nfields.config_check import did_you_mean
 from nfields.errors import ConfigError, DataError
 from nfields.overrides import opened, parse
 
@@ -38,7 +39,10 @@ def main() -> None:
         with messages():
             runpy.run_path(str(scripts[name]), run_name="__main__")
     else:
-        sys.exit(f"nfields {name}: no such command; there are: train, {', '.join(scripts)}")
+        names = ["train", *scripts]
+        hint = did_you_mean(name, names) or f"; there are: {', '.join(names)}"
+        print(f"nfields {name}: no such command{hint}", file=sys.stderr)
+        sys.exit(2)
 
 
 def script_folder() -> Path:

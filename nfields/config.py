@@ -20,7 +20,7 @@ from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from nfields.config_check import raise_problems, target_problems
+from nfields.config_check import did_you_mean, raise_problems, target_problems
 from nfields.overrides import apply, choice_problem, is_group, parse
 
 
@@ -97,8 +97,10 @@ def checked(
         raise_problems([*problems, str(error).splitlines()[0]])
         raise
     plain: Any = OmegaConf.to_container(cfg, throw_on_missing=False)
+    known = [str(key) for key in TrainConfig.__dataclass_fields__]
+    unknown = [f"{key}: no such key{did_you_mean(key, known)}" for key in plain.keys() - known]
     found = target_problems({key: node for key, node in plain.items() if key not in skip})
-    raise_problems([*problems, *found])
+    raise_problems([*problems, *unknown, *found])
     return cfg
 
 
@@ -113,9 +115,14 @@ def build(node: DictConfig, **passed: Any) -> Any:
 @contextmanager
 def hydra_files(overrides: Sequence[str]) -> Iterator[IConfigRepository]:
     """Sets Hydra up on our yaml files, and gives them; its global state is put back afterwards."""
-    with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        assert isinstance(loader, ConfigLoaderImpl)
-        # Follows `hydra.searchpath`, so that the files in a user's own folder are known too.
-        _, files = loader._parse_overrides_and_create_caching_repo("train", list(overrides))
-        yield files
+    outer = GlobalHydra.instance().hydra  # inside a sweep, Hydra is running already
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            assert isinstance(loader, ConfigLoaderImpl)
+            # Follows `hydra.searchpath`, so that the files in a user's own folder are known too.
+            _, files = loader._parse_overrides_and_create_caching_repo("train", list(overrides))
+            yield files
+    finally:
+        GlobalHydra.instance().hydra = outer

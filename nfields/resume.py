@@ -74,11 +74,10 @@ def continued(folder: RunFolder, parsed: Sequence[Override]) -> DictConfig:
     problems, values = [], []
     for override in parsed:
         name, value = override.key_or_group, override.value()
+        if override.is_hydra_override():
+            continue
         if name not in choices or isinstance(value, dict):
             values.append(override)
-        elif name == "logger":
-            fresh = compose([str(override.input_line)])
-            cfg.logger, cfg.choices.logger = fresh.logger, fresh.choices.logger
         elif value != choices[name]:
             problems.append(
                 f"{name}={value}: the run in {folder.path} has {name}={choices[name]}; "

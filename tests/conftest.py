@@ -18,7 +18,7 @@ class LeaveKernelsAlone:
     """Finds the modules of nfields that import a kernel compiler before jaxtyping's hook does.
 
     The hook wraps every function, and a compiler cannot compile the wrapper. It has no option to
-    leave modules out, only one to name them, by prefix; so what it must not see is found here first.
+    leave modules out, only one to name them, by prefix; so these are found here first.
     """
 
     @staticmethod
