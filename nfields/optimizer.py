@@ -79,6 +79,7 @@ def _update(param: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> N
         exp_avg_sq.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         update = exp_avg
     else:
+        touched = touched.to(grad.dtype)
         exp_avg.lerp_(grad, touched * (1 - beta1))
         exp_avg_sq.lerp_(grad * grad, touched * (1 - beta2))
         update = exp_avg * touched

@@ -119,15 +119,17 @@ class RunFolder:
 
     def config(self) -> dict[str, Any]:
         """Returns the resolved configuration; {} for a folder made without one (notebooks)."""
-        if not self.config_file.exists():
-            return {}
-        try:
-            config = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise DataError(f"{self.config_file} is not readable yaml: {error}") from error
+        config = _read_yaml(self.config_file, default={})
         if not isinstance(config, dict):
             raise DataError(f"{self.config_file} holds {config!r:.60}, not options; it was changed")
         return config
+
+    def overrides(self) -> list[str]:
+        """Returns what the command line said, in its order."""
+        overrides = _read_yaml(self.overrides_file, default=[])
+        if not isinstance(overrides, list):
+            raise DataError(f"{self.overrides_file} holds {overrides!r:.60}, not a list of options")
+        return overrides
 
     def data_card(self) -> dict[str, Any]:
         """Returns the card from which nfields.data.restore makes the data, without its pixels."""
@@ -160,6 +162,15 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{file} holds {value!r:.60}, not an object; it was changed by hand")
     return value
+
+
+def _read_yaml(file: Path, default: Any) -> Any:
+    if not file.exists():
+        return default
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} is not readable yaml: {error}; restore it") from error
 
 
 def complete_lines(metrics_file: Path) -> list[str]:

@@ -8,10 +8,20 @@ from nfields.errors import ConfigError
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("60s", 60), ("4m", 240), ("1h30m", 5400), ("1h2m3s", 3723), ("90", 90), (7.5, 7.5), (3, 3)]
-    + [("1.5h", 5400), (" 2 M ", 120), (0, 0), (None, None)],
+    [
+        ("60s", 60),
+        ("4m", 240),
+        ("1h30m", 5400),
+        ("1h2m3s", 3723),
+        ("1.5h", 5400),
+        (" 2 M ", 120),
+        ("90", 90),
+        (7.5, 7.5),
+        (0, 0),
+        (None, None),
+    ],
 )
-def test_duration_is_read_as_written(text: str | float | None, seconds: float | None) -> None:
+def test_duration_is_read_as_written(text: str | float | int | None, seconds: float | None) -> None:
     assert parse_duration(text, "trainer.max_time") == seconds
 
 

@@ -1,4 +1,4 @@
-"""The trainer on a dummy task: budgets, schedule, clock, logs, divergence, EMA, parameter groups."""
+"""The trainer on a dummy task: budgets, schedule, clock, logs, divergence, averages, groups."""
 
 import json
 import time
@@ -198,7 +198,7 @@ def test_average_is_evaluated_and_kept_beside_the_weights(tmp_path: Path) -> Non
 
 
 def test_summary_is_written(tmp_path: Path) -> None:
-    summary, field, task = fit(tmp_path, max_steps=6)
+    summary, field, _ = fit(tmp_path, max_steps=6)
     written = RunFolder(tmp_path).summary()
     assert written["steps"] == 6 and written["num_samples"] == 60
     assert written["parameters"] == sum(p.numel() for p in field.parameters()) + 1

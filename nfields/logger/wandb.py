@@ -52,6 +52,8 @@ class WandB(Logger):
                 name="/".join(run.path.resolve().parts[-3:]),
                 config=run.config(),
                 resume="allow",
+                # It would capture the terminal, where the progress line is.
+                settings=wandb.Settings(console="off"),
                 **self._options,
             )
         except wandb.Error as error:
@@ -65,5 +67,5 @@ class WandB(Logger):
 
     def close(self) -> None:
         if self._run is not None:
-            self._run.finish(quiet=True)
+            self._run.finish()
             self._run = None
