@@ -1,0 +1,200 @@
+"""Operation grid_encode: features of points from a multi-resolution grid, dense or hashed.
+
+Contract
+    x       (n, d) in [0, 1], d = 2 or 3; values outside are clamped (gradient 0), NaN counts as 0
+    table   (entries, F), F = 1, 2, 4 or 8; all levels one after the other
+    scales  (L,) float32; layout (L, 4) int64: resolution, first entry, entries, hashed (0 or 1)
+    returns (n, L * F), level 0 first
+
+Gradients: table and x, first order by kernels, second order through the reference. n = 0 is
+allowed. Deterministic for any number of threads. The derivative in x is that of the cell a point
+is in: piecewise constant for linear interpolation, continuous with `smoothstep`.
+Also called: multi-resolution hash encoding (instant-ngp, arXiv:2201.05989).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nfields.errors import ConfigError
+from nfields.ops.backend import require_same_dtype, uses_reference
+from nfields.ops.gradient import reference_gradients
+from nfields.ops.grid_encode import cpu
+from nfields.ops.grid_encode.reference import grid_encode_reference
+
+# Largest vertices-a-side whose stride still fits uint32 (tiny-cuda-nn): beyond it a level hashes.
+MAX_DENSE_RESOLUTION = {2: 65535, 3: 1625}
+
+
+@dataclass(frozen=True)
+class GridLayout:
+    """Where each level of a grid lies in its table, by instant-ngp's rules.
+
+    Level l has scale N_min b^l - 1, ceil(scale) + 1 vertices a side, and at most 2^log2_entries
+    entries, rounded up to a multiple of 8; a level that does not fit is hashed.
+    """
+
+    scales: Float[Tensor, " levels"]
+    levels: Int[Tensor, "levels 4"]
+    num_entries: int
+
+    @staticmethod
+    def build(
+        *, dim: int, num_levels: int, base_resolution: int, max_resolution: int, log2_entries: int
+    ) -> "GridLayout":
+        """The layout of `num_levels` levels from base to max resolution (cells a side)."""
+        if dim not in MAX_DENSE_RESOLUTION:
+            raise ConfigError(f"grids have 2 or 3 dimensions, not {dim}")
+        if max_resolution < base_resolution or base_resolution < 2:
+            raise ConfigError(
+                f"base_resolution={base_resolution}, max_resolution={max_resolution}: "
+                "need 2 <= base_resolution <= max_resolution"
+            )
+        if not 3 <= log2_entries <= 30:
+            raise ConfigError(f"log2_entries={log2_entries} is outside 3..30")
+        steps = max(num_levels - 1, 1)
+        growth = math.log2(max_resolution / base_resolution) / steps
+        rows, scales, first = [], [], 0
+        for level in range(num_levels):
+            scale = float(np.float32(2.0 ** (level * growth) * base_resolution - 1.0))
+            resolution = math.ceil(scale) + 1
+            limit = 1 << log2_entries
+            entries = min(-(-(resolution**dim) // 8) * 8, limit)
+            fits = resolution**dim <= entries and resolution <= MAX_DENSE_RESOLUTION[dim]
+            if not fits:
+                entries = limit
+            rows.append((resolution, first, entries, int(not fits)))
+            scales.append(scale)
+            first += entries
+        return GridLayout(
+            scales=torch.tensor(scales, dtype=torch.float32),
+            levels=torch.tensor(rows, dtype=torch.int64),
+            num_entries=first,
+        )
+
+
+def grid_encode(
+    x: Float[Tensor, "n d"],
+    table: Float[Tensor, "entries features"],
+    scales: Float[Tensor, " levels"],
+    layout: Int[Tensor, "levels 4"],
+    *,
+    smoothstep: bool = False,
+    backend: str = "auto",
+) -> Float[Tensor, "n level_features"]:
+    """Features of the points at every level; see the module's contract."""
+    if x.ndim != 2 or x.shape[1] not in (2, 3):
+        raise ValueError(f"grid_encode: x must be (n, 2) or (n, 3), not {tuple(x.shape)}")
+    if table.shape[1] not in (1, 2, 4, 8):
+        raise ValueError(f"grid_encode: {table.shape[1]} features a level; use 1, 2, 4 or 8")
+    if uses_reference(backend, "grid_encode", x):
+        return grid_encode_reference(x, table, scales, layout, smoothstep)
+    require_same_dtype("grid_encode", table=table, x=x)
+    return _encode(x, table, scales, layout, smoothstep)
+
+
+@torch.library.custom_op("nfields::grid_encode", mutates_args=(), device_types="cpu")
+def _encode(x: Tensor, table: Tensor, scales: Tensor, layout: Tensor, smoothstep: bool) -> Tensor:
+    dim, features = x.shape[1], table.shape[1]
+    out = table.new_empty(x.shape[0], layout.shape[0] * features)
+    cpu.forward_kernel(dim, features)(
+        x.contiguous().view(-1).numpy(),
+        table.contiguous().view(-1).numpy(),
+        scales.to(x.dtype).numpy(),
+        layout.numpy(),
+        smoothstep,
+        np.arange(x.shape[0]),
+        out.view(-1).numpy(),
+    )
+    return out
+
+
+@_encode.register_fake
+def _(x: Tensor, table: Tensor, scales: Tensor, layout: Tensor, smoothstep: bool) -> Tensor:
+    return table.new_empty(x.shape[0], layout.shape[0] * table.shape[1])
+
+
+@torch.library.custom_op("nfields::grid_encode_backward", mutates_args=(), device_types="cpu")
+def _encode_backward(
+    gradient: Tensor,
+    x: Tensor,
+    table: Tensor,
+    scales: Tensor,
+    layout: Tensor,
+    smoothstep: bool,
+    needs_x: bool,
+    needs_table: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of x and table; an empty tensor where not needed."""
+    dim, features = x.shape[1], table.shape[1]
+    gradient = gradient.contiguous()
+    flat_x, flat_gradient = x.contiguous().view(-1).numpy(), gradient.view(-1).numpy()
+    grid = (scales.to(x.dtype).numpy(), layout.numpy(), smoothstep)
+    x_gradient = torch.zeros_like(x) if needs_x else x.new_empty(0)
+    table_gradient = torch.zeros_like(table) if needs_table else table.new_empty(0)
+    if needs_x:
+        cpu.point_gradient_kernel(dim, features)(
+            flat_x, table.contiguous().view(-1).numpy(), flat_gradient, *grid,
+            x_gradient.view(-1).numpy(),
+        )  # fmt: skip
+    if needs_table:
+        active = cpu.nonzero_rows(gradient.numpy())
+        cpu.table_gradient_kernel(dim, features)(
+            flat_x, flat_gradient, *grid, active, table_gradient.view(-1).numpy()
+        )
+    return x_gradient, table_gradient
+
+
+@_encode_backward.register_fake
+def _(gradient, x, table, scales, layout, smoothstep, needs_x, needs_table):  # noqa: ANN001, ANN202
+    return (
+        torch.empty_like(x) if needs_x else x.new_empty(0),
+        torch.empty_like(table) if needs_table else table.new_empty(0),
+    )
+
+
+def _save(ctx, inputs, output) -> None:  # noqa: ANN001
+    x, table, scales, layout, ctx.smoothstep = inputs
+    ctx.save_for_backward(x, table, scales, layout)
+
+
+def _backward(ctx, gradient: Tensor):  # noqa: ANN001, ANN202
+    x, table, scales, layout = ctx.saved_tensors
+    needs_x, needs_table = ctx.needs_input_grad[:2]
+    x_gradient, table_gradient = _encode_backward(
+        gradient, x, table, scales, layout, ctx.smoothstep, needs_x, needs_table
+    )
+    return (
+        x_gradient if needs_x else None,
+        table_gradient if needs_table else None,
+        None,
+        None,
+        None,
+    )
+
+
+def _save_backward(ctx, inputs, output) -> None:  # noqa: ANN001
+    gradient, x, table, scales, layout, ctx.smoothstep, ctx.needs_x, ctx.needs_table = inputs
+    ctx.save_for_backward(gradient, x, table, scales, layout)
+
+
+def _double_backward(ctx, x_gradient_gradient: Tensor, table_gradient_gradient: Tensor):  # noqa: ANN001, ANN202
+    gradient, x, table, scales, layout = ctx.saved_tensors
+    second = reference_gradients(
+        lambda x, table: grid_encode_reference(x, table, scales, layout, ctx.smoothstep),
+        (x, table),
+        gradient,
+        (
+            x_gradient_gradient if ctx.needs_x else None,
+            table_gradient_gradient if ctx.needs_table else None,
+        ),
+    )
+    return (*second, None, None, None, None, None)
+
+
+_encode.register_autograd(_backward, setup_context=_save)
+_encode_backward.register_autograd(_double_backward, setup_context=_save_backward)

@@ -1,0 +1,64 @@
+"""Multi-resolution grid features in plain PyTorch: the definition.
+
+Notation (instant-ngp, arXiv:2201.05989, section 3, and tiny-cuda-nn's `grid.h`):
+    x        point in [0, 1]^d
+    scale    per level, N_min * b^l - 1
+    res      per level, ceil(scale) + 1 vertices a side
+    pos      x * scale + 0.5        (the offset is deliberate: levels do not share their vertices)
+    cell, t  floor(pos), pos - cell
+    index    sum_k cell_k res^k (dense) or xor_k cell_k pi_k (hashed), modulo the level's entries
+"""
+
+import itertools
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# Prime factors of the spatial hash; the first is 1 so that neighbours along x stay neighbours.
+HASH_PRIMES = (1, 2654435761, 805459861, 3674653429, 2097192037, 1434869437, 2165219737)
+
+
+def vertex_index(
+    vertex: Int[Tensor, "n d"], resolution: int, num_entries: int, hashed: bool
+) -> Int[Tensor, " n"]:
+    """Entry of each vertex within its level, in uint32 arithmetic carried out in int64."""
+    index = torch.zeros_like(vertex[:, 0])
+    stride = 1
+    for k in range(vertex.shape[1]):
+        if hashed:
+            index = index ^ ((vertex[:, k] * HASH_PRIMES[k]) & 0xFFFFFFFF)
+        else:
+            index = index + vertex[:, k] * stride
+            stride *= resolution
+    return index % num_entries
+
+
+def grid_encode_reference(
+    x: Float[Tensor, "n d"],
+    table: Float[Tensor, "entries features"],
+    scales: Float[Tensor, " levels"],
+    layout: Int[Tensor, "levels 4"],
+    smoothstep: bool,
+) -> Float[Tensor, "n level_features"]:
+    """Features of all levels side by side; `layout` rows are (resolution, first, entries, hashed)."""
+    dim = x.shape[1]
+    levels = []
+    clamped = torch.where(x >= 0, x, torch.zeros_like(x)).clamp(max=1)  # NaN becomes 0
+    for scale, (resolution, first, num_entries, hashed) in zip(
+        scales.to(x.dtype), layout.tolist(), strict=True
+    ):
+        position = clamped * scale + 0.5
+        cell = position.detach().floor()
+        t = position - cell
+        if smoothstep:
+            t = t * t * (3 - 2 * t)
+        cell = cell.long()
+        feature = x.new_zeros(x.shape[0], table.shape[1])
+        for corner in itertools.product((0, 1), repeat=dim):
+            offset = torch.tensor(corner, device=x.device)
+            weight = torch.where(offset.bool(), t, 1 - t).prod(dim=1, keepdim=True)
+            index = vertex_index(cell + offset, resolution, num_entries, bool(hashed))
+            feature = feature + weight * table[first + index]
+        levels.append(feature)
+    return torch.cat(levels, dim=1)

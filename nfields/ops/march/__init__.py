@@ -1,0 +1,121 @@
+"""Operation march: where along each ray to ask the field.
+
+Contract
+    origins     (n, 3)   in the scene's frame
+    directions  (n, 3)   of unit length
+    bits        (C, G, G, G / 8) uint8; cell (x, y, z) of cascade k is bit x % 8 of [k, z, y, x / 8];
+                         cascade k covers [-2^k, 2^k]^3 and the scene is the largest
+    jitter      (n,)     in [0, 1): moves a ray's first step
+    near, dt_min, dt_max, cone   see the reference; all in scene units, cone is dt / t
+    max_samples          a ray's later samples are left out
+    returns     Samples: t_starts, t_ends (s,), offsets (n + 1,) int64
+
+No gradients: sample positions are constants of the rendering. Deterministic. A ray that misses the
+scene, or is not finite, has no samples. `sample_points` turns samples into points.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from nfields.ops.backend import require_same_dtype, uses_reference
+from nfields.ops.march import cpu
+from nfields.ops.march.reference import march_reference, num_cascades
+
+__all__ = ["Samples", "march", "num_cascades", "sample_points"]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Packed samples: those of ray i are offsets[i] .. offsets[i + 1] - 1, front to back."""
+
+    t_starts: Float[Tensor, " samples"]
+    t_ends: Float[Tensor, " samples"]
+    offsets: Int[Tensor, " n_plus_1"]
+
+    def ray_index(self) -> Int[Tensor, " samples"]:
+        """The ray of every sample."""
+        return torch.repeat_interleave(self.offsets.diff())
+
+
+def march(
+    origins: Float[Tensor, "n 3"],
+    directions: Float[Tensor, "n 3"],
+    bits: UInt8[Tensor, "cascades cells cells bytes"],
+    jitter: Float[Tensor, " n"],
+    *,
+    near: float,
+    dt_min: float,
+    dt_max: float,
+    cone: float = 0.0,
+    max_samples: int = 1024,
+    backend: str = "auto",
+) -> Samples:
+    """Samples of every ray in occupied cells; see the module's contract."""
+    if bits.shape[1] != bits.shape[2] or bits.shape[3] * 8 != bits.shape[1]:
+        raise ValueError(f"march: bits must be (C, G, G, G / 8), not {tuple(bits.shape)}")
+    if not (0 < dt_min <= dt_max and near >= 0 and cone >= 0):
+        raise ValueError(
+            f"march: near={near}, dt_min={dt_min}, dt_max={dt_max}, cone={cone}; "
+            "need near >= 0, 0 < dt_min <= dt_max, cone >= 0"
+        )
+    options = (near, dt_min, dt_max, cone, max_samples)
+    if uses_reference(backend, "march", origins):
+        return Samples(*march_reference(origins, directions, bits, jitter, *options))
+    require_same_dtype("march", origins=origins, directions=directions, jitter=jitter)
+    return Samples(*_march(origins, directions, bits, jitter, *options))
+
+
+@torch.library.custom_op("nfields::march", mutates_args=(), device_types="cpu")
+def _march(
+    origins: Tensor,
+    directions: Tensor,
+    bits: Tensor,
+    jitter: Tensor,
+    near: float,
+    dt_min: float,
+    dt_max: float,
+    cone: float,
+    max_samples: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    offsets = torch.zeros(origins.shape[0] + 1, dtype=torch.int64)
+    arrays = [t.contiguous().numpy() for t in (origins, directions, bits, jitter)]
+    kind = arrays[0].dtype.type
+    options = (kind(near), kind(dt_min), kind(dt_max), kind(cone), max_samples)
+    nothing = arrays[3][:0]
+    cpu.march(*arrays, *options, nothing, nothing, offsets.numpy(), False)
+    offsets = offsets.cumsum(0)
+    starts = origins.new_empty(int(offsets[-1]))
+    ends = torch.empty_like(starts)
+    cpu.march(*arrays, *options, starts.numpy(), ends.numpy(), offsets.numpy(), True)
+    return starts, ends, offsets
+
+
+@_march.register_fake
+def _(origins, directions, bits, jitter, near, dt_min, dt_max, cone, max_samples):  # noqa: ANN001, ANN202
+    num_samples = torch.library.get_ctx().new_dynamic_size()
+    starts = origins.new_empty(num_samples)
+    return starts, torch.empty_like(starts), bits.new_empty(origins.shape[0] + 1).long()
+
+
+def sample_points(
+    origins: Float[Tensor, "n 3"],
+    directions: Float[Tensor, "n 3"],
+    samples: Samples,
+    *,
+    scale: float = 1.0,
+    backend: str = "auto",
+) -> Float[Tensor, "samples 3"]:
+    """Middle of every sample, times `scale`. Differentiable in the rays (reference backend only)."""
+    needs_gradient = origins.requires_grad or directions.requires_grad
+    if needs_gradient or uses_reference(backend, "sample_points", origins):
+        ray = samples.ray_index()
+        middle = 0.5 * (samples.t_starts + samples.t_ends)
+        return scale * (origins[ray] + middle[:, None] * directions[ray])
+    points = origins.new_empty(samples.t_starts.shape[0], 3)
+    arrays = (origins, directions, samples.t_starts, samples.t_ends, samples.offsets)
+    contiguous = [tensor.contiguous().numpy() for tensor in arrays]
+    cpu.sample_points(*contiguous, contiguous[0].dtype.type(scale), points.numpy())
+    return points
