@@ -96,7 +96,7 @@ def check_lenses(cameras: Cameras, names: Sequence[str], path: Path) -> None:
         local = directions @ cameras.camera_to_world[view, :, :3]
         plane = torch.stack([local[:, 0], -local[:, 1]]) / -local[:, 2]
         way = torch.linspace(0, 1, 33)[:, None, None] * plane
-        lens = cameras.distortion[view, :, None]
+        lens = cameras.distortion[view, :, None].expand(4, len(pixels))
         radius = torch.stack([distort(points, lens).norm(dim=0) for points in way])
         is_inverse = (found - pixels).abs().max() < 0.1
         if not is_inverse or not (radius.diff(dim=0) >= 0).all():

@@ -1,7 +1,7 @@
 """The generated scene: a still life of solids, rendered here, with exact depth and normals.
 
 The data of task=nerf when no path is given, and the ground truth of geometric tests. Its solids
-are in toy_scene_shapes, their look in toy_scene_shading. Rendered scenes are kept in a cache
+and their look are in toy_scene_kernels. Rendered scenes are kept in a cache
 folder (NFIELDS_CACHE, else nfields in the user's cache folder) and rendered again if it is lost.
 """
 
@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nfields.data import toy_scene_shading, toy_scene_shapes
+from nfields.data import toy_scene_kernels
 from nfields.data.posed_images import PosedImages, SceneTransform
 from nfields.errors import ConfigError
 from nfields.render.cameras import Cameras
@@ -109,7 +109,7 @@ def scene_distance(points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]
     """
     flat = np.ascontiguousarray(points.detach().reshape(-1, 3).numpy(), dtype=np.float64)
     out = np.empty(len(flat))
-    toy_scene_shapes.fill_distances(toy_scene_shapes.SOLIDS, flat, out)
+    toy_scene_kernels.fill_distances(toy_scene_kernels.SOLIDS, flat, out)
     return torch.from_numpy(out).to(points.dtype).view(points.shape[:-1])
 
 
@@ -117,7 +117,7 @@ def scene_normal(points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]
     """Outward unit normals at points of our frame near the surface. Computed in float64."""
     flat = np.ascontiguousarray(points.detach().reshape(-1, 3).numpy(), dtype=np.float64)
     out = np.empty_like(flat)
-    toy_scene_shapes.fill_normals(toy_scene_shapes.SOLIDS, flat, out)
+    toy_scene_kernels.fill_normals(toy_scene_kernels.SOLIDS, flat, out)
     return torch.from_numpy(out).to(points.dtype).view(points.shape)
 
 
@@ -137,8 +137,8 @@ def render(cameras: Cameras) -> dict[str, np.ndarray]:
     )
 
     def render_one(i: int) -> None:
-        toy_scene_shading.render_view(
-            toy_scene_shapes.SOLIDS, poses[i], focal[i], center[i], colors[i], depth[i], normals[i]
+        toy_scene_kernels.render_view(
+            toy_scene_kernels.SOLIDS, poses[i], focal[i], center[i], colors[i], depth[i], normals[i]
         )
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -193,8 +193,7 @@ def _cache_file(cameras: dict[str, Cameras]) -> Path:
     """Where these cameras' pictures are kept; the name changes with the cameras and the scene."""
     content = hashlib.sha256()
     content.update(json.dumps({k: v.to_dict() for k, v in cameras.items()}).encode())
-    for module in (toy_scene_shapes, toy_scene_shading):
-        content.update(Path(str(module.__file__)).read_bytes())
+    content.update(Path(str(toy_scene_kernels.__file__)).read_bytes())
     folder = os.environ.get("NFIELDS_CACHE")
     if folder is None:
         base = os.environ.get("XDG_CACHE_HOME")
@@ -206,7 +205,7 @@ def _load(file: Path, cameras: dict[str, Cameras]) -> dict[str, np.ndarray] | No
     """The arrays of the cache file; None if it is not there or damaged."""
     shapes = {"colors": (4,), "depth": (), "normals": (3,)}
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None

@@ -121,7 +121,7 @@ def _transform(file: Path, meta: dict[str, Any], scene_scale: float | None) -> S
     return SceneTransform(scene_scale, (2 * x - 1, 2 * y - 1, 2 * z - 1))
 
 
-def _is_aabb_scale(value: float) -> bool:
+def _is_aabb_scale(value: int | float) -> bool:
     return value in [2**power for power in range(_MAX_AABB_SCALE.bit_length())]
 
 

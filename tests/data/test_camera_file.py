@@ -1,4 +1,4 @@
-"""Bad camera files get an error that names the file, the frame, the key, what was found and a fix."""
+"""Bad camera files get an error that names file, frame, key, what was found and a fix."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Cameras: rays and projection undo each other, and the conventions are what they are said to be."""
+"""Cameras: rays and projection undo each other, and the conventions are what is said."""
 
 import json
 import math

@@ -1,0 +1,526 @@
+"""The generated scene's kernels: its solids, where rays meet them, and how they look.
+
+A solid is a row of `SOLIDS`: shape, material, place, rotation, sizes. The scene is their union, in
+our frame (z up, inside [-1, 1]^3). All arithmetic is float64; a ray meets a solid where its own
+distance is below 1e-9, so depths are exact to the float32 they are stored in.
+Distances of single shapes: https://iquilezles.org/articles/distfunctions.
+
+One distant lamp with hard shadows and highlights, a weak lamp from the other side, and light from
+the sky and the ground darkened in corners. Colours are computed in linear light and stored in
+sRGB; the four samples of a pixel are averaged as stored, which is how they are composited later.
+
+One long file on purpose: Numba keeps compiled code until the file of the called function changes,
+so a kernel that calls into another file goes on with the old code of that one.
+"""
+
+import math
+
+import numba
+import numpy as np
+
+SPHERE, BOX, TORUS, CYLINDER, CONE, OCTAHEDRON, CAPSULE = range(7)
+WOOD, MARBLE, BARBER, ROOF, CHECKER, GOLD, STRIPES, LEAF, GEM, BANDS, CANDY = range(11)
+
+_MAX_STEPS = 256
+_TOLERANCE = 1e-9
+_SECANT_BELOW = 0.02
+
+
+def _solid(
+    shape: int,
+    material: int,
+    place: tuple[float, float, float],
+    sizes: tuple[float, ...],
+    *,
+    rounding: float = 0.0,
+    turn: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> list[float]:
+    """A row of SOLIDS; turn = angles (rad) about x, y and z, applied in this order.
+
+    Columns: 0 shape, 1 material, 2:5 place, 5:14 world to local, 14:17 sizes, 17 rounding,
+    18 radius of the sphere around it, 19:22 half sides of the box around it in its own frame.
+    """
+    (sx, sy, sz), (cx, cy, cz) = np.sin(turn), np.cos(turn)
+    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    to_local = (about_z @ about_y @ about_x).T
+    a, b, c = (*sizes, 0.0, 0.0)[:3]
+    # The cone and the octahedron grow by the rounding, the others keep their size.
+    half = {
+        SPHERE: (a, a, a),
+        BOX: (a, b, c),
+        TORUS: (a + b, a + b, b),
+        CYLINDER: (a, a, b),
+        CONE: (max(a, b) + rounding, max(a, b) + rounding, c + rounding),
+        OCTAHEDRON: (a + rounding, a + rounding, a + rounding),
+        CAPSULE: (a + b, b, b),
+    }[shape]
+    radius = {
+        SPHERE: a,
+        TORUS: a + b,
+        CYLINDER: math.hypot(a, b),
+        OCTAHEDRON: a + rounding,
+        CAPSULE: a + b,
+    }.get(shape, math.hypot(*half))
+    return [shape, material, *place, *to_local.ravel(), a, b, c, rounding, radius, *half]
+
+
+def _still_life() -> np.ndarray:
+    top = -0.45  # of the wooden plate that everything stands on
+    flat_face = math.atan(math.sqrt(2.0))  # turns a face of the octahedron down
+    return np.array(
+        [
+            _solid(CYLINDER, WOOD, (0, 0, top - 0.05), (0.86, 0.05), rounding=0.02),
+            _solid(SPHERE, MARBLE, (0.08, 0.24, top + 0.29), (0.29,), turn=(0.4, 0.3, 0.0)),
+            _solid(CYLINDER, BARBER, (-0.44, 0.36, top + 0.3), (0.13, 0.3), rounding=0.015),
+            _solid(CONE, ROOF, (-0.44, 0.36, top + 0.76), (0.19, 0.01, 0.145), rounding=0.015),
+            _solid(
+                BOX, CHECKER, (0.52, -0.04, top + 0.18), (0.18, 0.18, 0.18),
+                rounding=0.025, turn=(0, 0, 0.45),
+            ),
+            _solid(SPHERE, GOLD, (0.52, -0.04, top + 0.465), (0.105,)),
+            _solid(TORUS, STRIPES, (-0.44, -0.26, top + 0.075), (0.22, 0.075)),
+            _solid(SPHERE, LEAF, (-0.44, -0.26, top + 0.13), (0.13,), turn=(0.7, 0.0, 0.3)),
+            _solid(
+                OCTAHEDRON, GEM, (0.06, -0.36, top + 0.2 / math.sqrt(3) + 0.01), (0.2,),
+                rounding=0.01, turn=(math.pi / 4, flat_face - math.pi / 2, 0.5),
+            ),
+            _solid(CAPSULE, BANDS, (0.38, -0.52, top + 0.075), (0.13, 0.075), turn=(0, 0, -0.6)),
+            _solid(SPHERE, CANDY, (-0.08, -0.66, top + 0.06), (0.06,)),
+            _solid(SPHERE, CANDY, (-0.69, 0.10, top + 0.07), (0.07,), turn=(0.5, 0.9, 0.0)),
+        ],
+        dtype=np.float64,
+    )  # fmt: skip
+
+
+SOLIDS = _still_life()
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def shape_distance(solid: np.ndarray, x: float, y: float, z: float) -> float:
+    """Signed distance of a solid at a point of its own frame."""
+    shape, a, b, c, rounding = solid[0], solid[14], solid[15], solid[16], solid[17]
+    if shape == SPHERE:
+        return math.sqrt(x * x + y * y + z * z) - a
+    if shape == BOX:
+        qx, qy, qz = abs(x) - a + rounding, abs(y) - b + rounding, abs(z) - c + rounding
+        outside = math.sqrt(max(qx, 0.0) ** 2 + max(qy, 0.0) ** 2 + max(qz, 0.0) ** 2)
+        return outside + min(max(qx, qy, qz), 0.0) - rounding
+    if shape == TORUS:
+        q = math.sqrt(x * x + y * y) - a
+        return math.sqrt(q * q + z * z) - b
+    if shape == CYLINDER:
+        qx, qz = math.sqrt(x * x + y * y) - a + rounding, abs(z) - b + rounding
+        outside = math.sqrt(max(qx, 0.0) ** 2 + max(qz, 0.0) ** 2)
+        return outside + min(max(qx, qz), 0.0) - rounding
+    if shape == CONE:  # radius a below, b above, half height c
+        q = math.sqrt(x * x + y * y)
+        cap_x, cap_z = q - min(q, a if z < 0.0 else b), abs(z) - c
+        along_x, along_z = b - a, 2.0 * c
+        t = ((b - q) * along_x + (c - z) * along_z) / (along_x * along_x + along_z * along_z)
+        t = min(max(t, 0.0), 1.0)
+        side_x, side_z = q - b + along_x * t, z - c + along_z * t
+        square = min(cap_x * cap_x + cap_z * cap_z, side_x * side_x + side_z * side_z)
+        sign = -1.0 if side_x < 0.0 and cap_z < 0.0 else 1.0
+        return sign * math.sqrt(square) - rounding
+    if shape == OCTAHEDRON:  # |x| + |y| + |z| <= a
+        x, y, z = abs(x), abs(y), abs(z)
+        m = x + y + z - a
+        if 3.0 * x < m:
+            qx, qy, qz = x, y, z
+        elif 3.0 * y < m:
+            qx, qy, qz = y, z, x
+        elif 3.0 * z < m:
+            qx, qy, qz = z, x, y
+        else:
+            return m * 0.5773502691896258 - rounding
+        k = min(max(0.5 * (qz - qy + a), 0.0), a)
+        return math.sqrt(qx * qx + (qy - a + k) ** 2 + (qz - k) ** 2) - rounding
+    x -= min(max(x, -a), a)  # capsule along x
+    return math.sqrt(x * x + y * y + z * z) - b
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def rotate(solid: np.ndarray, x: float, y: float, z: float) -> tuple[float, float, float]:
+    """A direction of our frame in the frame of a solid."""
+    return (
+        solid[5] * x + solid[6] * y + solid[7] * z,
+        solid[8] * x + solid[9] * y + solid[10] * z,
+        solid[11] * x + solid[12] * y + solid[13] * z,
+    )
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def clip(x: float, dx: float, half: float, t: float, end: float) -> tuple[float, float]:
+    """The part of a ray's [t, end] where |x + t dx| <= half; empty (t > end) if there is none."""
+    if abs(dx) < 1e-12:
+        return (t, end) if abs(x) <= half else (np.inf, -np.inf)
+    first, second = (-half - x) / dx, (half - x) / dx
+    return max(t, min(first, second)), min(end, max(first, second))
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def to_local(solid: np.ndarray, x: float, y: float, z: float) -> tuple[float, float, float]:
+    """A point of our frame in the frame of a solid."""
+    return rotate(solid, x - solid[2], y - solid[3], z - solid[4])
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def solid_distance(solid: np.ndarray, x: float, y: float, z: float) -> float:
+    """Signed distance of a solid at a point of our frame."""
+    x, y, z = to_local(solid, x, y, z)
+    return shape_distance(solid, x, y, z)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def union_distance(solids: np.ndarray, x: float, y: float, z: float, limit: float) -> float:
+    """Signed distance of the scene, or the limit if that is less (which is then found faster);
+    exact outside, inside a lower bound of the depth.
+    """
+    nearest = limit
+    for i in range(len(solids)):
+        solid = solids[i]
+        away = math.sqrt((x - solid[2]) ** 2 + (y - solid[3]) ** 2 + (z - solid[4]) ** 2)
+        if away - solid[18] < nearest:
+            nearest = min(nearest, solid_distance(solid, x, y, z))
+    return nearest
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def solid_normal(solid: np.ndarray, x: float, y: float, z: float) -> tuple[float, float, float]:
+    """Outward unit normal of a solid: central differences of its distance, good to 1e-9."""
+    h = 1e-5
+    nx = solid_distance(solid, x + h, y, z) - solid_distance(solid, x - h, y, z)
+    ny = solid_distance(solid, x, y + h, z) - solid_distance(solid, x, y - h, z)
+    nz = solid_distance(solid, x, y, z + h) - solid_distance(solid, x, y, z - h)
+    length = math.sqrt(nx * nx + ny * ny + nz * nz)
+    return nx / length, ny / length, nz / length
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def trace(
+    solids: np.ndarray,
+    ox: float,
+    oy: float,
+    oz: float,
+    dx: float,
+    dy: float,
+    dz: float,
+    any_hit: bool,
+) -> tuple[float, int]:
+    """Distance along a ray to the nearest solid and its row; (inf, -1) if it misses all.
+
+    Every solid is traced on its own, inside the sphere and the box around it: the nearest of the
+    hits is the hit of the union, most rays pass most solids without a step, and flat faces are met
+    in the first. With any_hit the first solid found ends the search (shadows).
+    """
+    nearest, row = np.inf, -1
+    for i in range(len(solids)):
+        solid = solids[i]
+        px, py, pz = ox - solid[2], oy - solid[3], oz - solid[4]
+        b = px * dx + py * dy + pz * dz
+        reach = b * b - (px * px + py * py + pz * pz) + solid[18] * solid[18]
+        if reach <= 0.0:
+            continue
+        reach = math.sqrt(reach)
+        t, end = max(-b - reach, 0.0), min(-b + reach, nearest)
+        if t >= end:
+            continue
+        # Positions along the ray in the frame of the solid, where they cost least.
+        lx, ly, lz = rotate(solid, px, py, pz)
+        mx, my, mz = rotate(solid, dx, dy, dz)
+        t, end = clip(lx, mx, solid[19], t, end)
+        t, end = clip(ly, my, solid[20], t, end)
+        t, end = clip(lz, mz, solid[21], t, end)
+        last, step = np.inf, 0.0
+        for n in range(_MAX_STEPS):
+            if t >= end:
+                break
+            distance = shape_distance(solid, lx + t * mx, ly + t * my, lz + t * mz)
+            if abs(distance) < _TOLERANCE or (n == 0 and distance < 0.0):
+                nearest, row = t, i
+                break
+            # Near the surface the secant through the last two distances: steps of the distance
+            # alone would need hundreds for a ray that grazes. Solids are convex but for the torus,
+            # so this ends before the surface, or, seldom, behind it and steps back.
+            slope = (last - distance) / step if n > 0 else 0.0
+            step = distance
+            if slope > 0.0 and distance < _SECANT_BELOW:
+                step = max(min(distance / slope, _SECANT_BELOW), -_SECANT_BELOW)
+            last = distance
+            t += step
+        if any_hit and row >= 0:
+            break
+    return nearest, row
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def fill_distances(solids: np.ndarray, points: np.ndarray, out: np.ndarray) -> None:
+    """Signed distances of points (n, 3)."""
+    for i in range(len(points)):
+        out[i] = union_distance(solids, points[i, 0], points[i, 1], points[i, 2], np.inf)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def fill_normals(solids: np.ndarray, points: np.ndarray, out: np.ndarray) -> None:
+    """Outward unit normals of the solid whose surface is nearest to each of the points (n, 3)."""
+    for i in range(len(points)):
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        best, row = np.inf, 0
+        for k in range(len(solids)):
+            distance = solid_distance(solids[k], x, y, z)
+            if distance < best:
+                best, row = distance, k
+        out[i, 0], out[i, 1], out[i, 2] = solid_normal(solids[row], x, y, z)
+
+
+def _unit(x: float, y: float, z: float) -> tuple[float, float, float]:
+    length = math.sqrt(x * x + y * y + z * z)
+    return x / length, y / length, z / length
+
+
+_LAMP = _unit(0.45, -0.62, 0.85)  # towards the lamp
+_LAMP_COLOR = (2.05, 1.9, 1.65)
+_FILL = _unit(-0.8, 0.25, 0.35)
+_FILL_COLOR = (0.16, 0.2, 0.28)
+_SKY = (0.34, 0.39, 0.48)
+_GROUND = (0.20, 0.165, 0.13)
+_BIAS = 1e-4  # shadow rays start this far off the surface
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _hash(i: int, j: int, k: int) -> float:
+    """A number in [0, 1) that looks random, the same for the same lattice point."""
+    h = (i * 374761393 + j * 668265263 + k * 2147483647 + 1013904223) & 0xFFFFFFFF
+    h = ((h ^ (h >> 13)) * 1274126177) & 0xFFFFFFFF
+    h = ((h ^ (h >> 16)) * 2246822519) & 0xFFFFFFFF
+    return ((h ^ (h >> 15)) & 0xFFFFFF) / 16777216.0
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _noise(x: float, y: float, z: float) -> float:
+    """Smooth noise in [0, 1): random values on the whole-number lattice, blended."""
+    fx, fy, fz = math.floor(x), math.floor(y), math.floor(z)
+    i, j, k = int(fx), int(fy), int(fz)
+    u, v, w = x - fx, y - fy, z - fz
+    u, v, w = u * u * (3 - 2 * u), v * v * (3 - 2 * v), w * w * (3 - 2 * w)
+    total = 0.0
+    for a in range(2):
+        for b in range(2):
+            for c in range(2):
+                weight = (u if a else 1 - u) * (v if b else 1 - v) * (w if c else 1 - w)
+                total += weight * _hash(i + a, j + b, k + c)
+    return total
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _clouds(x: float, y: float, z: float) -> float:
+    """Noise of four octaves in [0, 1)."""
+    total, weight = 0.0, 0.5
+    for _ in range(4):
+        total += weight * _noise(x, y, z)
+        x, y, z, weight = 2.03 * x + 17.1, 2.01 * y + 5.7, 2.02 * z + 9.3, 0.5 * weight
+    return total / 0.9375
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _step(x: float, low: float, high: float) -> float:
+    s = min(max((x - low) / (high - low), 0.0), 1.0)
+    return s * s * (3 - 2 * s)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _mix(
+    s: float, p: tuple[float, float, float], q: tuple[float, float, float]
+) -> tuple[float, float, float]:
+    return p[0] + s * (q[0] - p[0]), p[1] + s * (q[1] - p[1]), p[2] + s * (q[2] - p[2])
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _surface(
+    material: float, x: float, y: float, z: float
+) -> tuple[tuple[float, float, float], float, float]:
+    """Colour (linear), strength and sharpness of the highlight at a point of a solid's frame."""
+    if material == WOOD:
+        radius = math.sqrt(x * x + y * y)
+        grain = _clouds(3.0 * x, 26.0 * y, 3.0 * z)
+        ring = math.sin(34.0 * (y + 0.05 * _clouds(2.0 * x, 3.0 * y, 0.5)) + 3.0 * grain)
+        color = _mix(_step(ring + 0.6 * grain, -0.9, 1.3), (0.56, 0.32, 0.145), (0.27, 0.12, 0.045))
+        angle = math.atan2(y, x) * (24.0 / math.pi)
+        inlay = math.floor(angle) % 2 == 0
+        if 0.75 < radius < 0.81 and z > 0:
+            color = (0.80, 0.70, 0.52) if inlay else (0.10, 0.045, 0.025)
+        return color, 0.10, 24.0
+    if material == MARBLE:
+        swirl = math.sin(9.0 * z + 9.0 * _clouds(3.5 * x, 3.5 * y, 3.5 * z) + 3.0 * x)
+        vein = _step(abs(swirl), 0.0, 0.55)
+        color = _mix(vein, (0.93, 0.90, 0.82), (0.005, 0.12, 0.19))
+        return _mix(_clouds(7.0 * x, 7.0 * y, 7.0 * z), color, (0.02, 0.30, 0.36)), 0.8, 60.0
+    if material == BARBER:
+        turn = math.atan2(y, x) / math.pi + 6.5 * z
+        is_red = turn - math.floor(turn) < 0.5
+        return ((0.72, 0.04, 0.05) if is_red else (0.86, 0.82, 0.74)), 0.25, 50.0
+    if material == ROOF:
+        row = math.floor(22.0 * z)
+        tile = math.atan2(y, x) * (9.0 / math.pi) + 0.5 * (row % 2)
+        edge = min(tile - math.floor(tile), 22.0 * z - row)
+        shade = 0.6 + 0.4 * _hash(int(row), int(tile // 1.0) % 18, 7)
+        shade *= 0.35 if edge < 0.1 else 1.0
+        return (0.10 * shade, 0.20 * shade, 0.52 * shade), 0.15, 30.0
+    if material == CHECKER:
+        # The half keeps the faces of the box, at +-0.18, off the edges between the cells.
+        n = math.floor(x / 0.09 + 0.5) + math.floor(y / 0.09 + 0.5) + math.floor(z / 0.09 + 0.5)
+        return ((0.85, 0.80, 0.68) if n % 2 == 0 else (0.05, 0.16, 0.42)), 0.2, 40.0
+    if material == GOLD:
+        hammer = _noise(28.0 * x, 28.0 * y, 28.0 * z)
+        return (0.80 + 0.1 * hammer, 0.48 + 0.1 * hammer, 0.08), 0.8, 60.0
+    if material == STRIPES:
+        turn = math.atan2(y, x) * (10.0 / math.pi)
+        is_light = turn - math.floor(turn) < 0.4
+        return ((0.92, 0.83, 0.62) if is_light else (0.86, 0.26, 0.03)), 0.3, 45.0
+    if material == LEAF:
+        spot = _step(_clouds(16.0 * x, 16.0 * y, 16.0 * z), 0.45, 0.6)
+        return _mix(spot, (0.10, 0.34, 0.06), (0.55, 0.70, 0.18)), 0.35, 60.0
+    if material == GEM:
+        cut = _step(abs(math.sin(60.0 * (x - y + z))), 0.1, 0.4)
+        return _mix(cut, (0.72, 0.42, 0.85), (0.30, 0.06, 0.50)), 0.6, 80.0
+    if material == BANDS:
+        band = math.sin(70.0 * x) > 0.2
+        return ((0.90, 0.62, 0.05) if band else (0.08, 0.06, 0.05)), 0.4, 60.0
+    if material == CANDY:
+        turn = math.atan2(y, x) * (3.0 / math.pi) + 8.0 * z
+        return ((0.85, 0.10, 0.30) if math.floor(turn) % 2 == 0 else (0.92, 0.88, 0.86)), 0.5, 90.0
+    return (0.5, 0.5, 0.5), 0.0, 1.0
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _openness(
+    solids: np.ndarray, x: float, y: float, z: float, nx: float, ny: float, nz: float
+) -> float:
+    """How much of the sky a surface point sees, from 0 to 1, guessed from distances above it."""
+    hidden, weight = 0.0, 1.0
+    for i in range(1, 5):
+        h = 0.045 * i
+        distance = union_distance(solids, x + h * nx, y + h * ny, z + h * nz, h)
+        hidden += weight * (h - distance)
+        weight *= 0.75
+    return max(1.0 - 4.2 * hidden, 0.15)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _encode(value: float) -> float:
+    """sRGB of linear light, with a soft shoulder above 0.8 so that highlights keep their form."""
+    if value > 0.8:
+        value = 0.8 + 0.2 * (1.0 - math.exp((0.8 - value) / 0.2))
+    return 12.92 * value if value <= 0.0031308 else 1.055 * value ** (1 / 2.4) - 0.055
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _shade(
+    solids: np.ndarray,
+    solid: np.ndarray,
+    x: float,
+    y: float,
+    z: float,
+    dx: float,
+    dy: float,
+    dz: float,
+) -> tuple[float, float, float]:
+    """sRGB colour of a surface point seen along direction d."""
+    nx, ny, nz = solid_normal(solid, x, y, z)
+    lx, ly, lz = to_local(solid, x, y, z)
+    color, gloss, sharpness = _surface(solid[1], lx, ly, lz)
+    open_part = _openness(solids, x, y, z, nx, ny, nz)
+    toward = -(nx * dx + ny * dy + nz * dz)
+    rx, ry, rz = dx + 2 * toward * nx, dy + 2 * toward * ny, dz + 2 * toward * nz
+    fresnel = 0.25 + 0.75 * (1.0 - max(toward, 0.0)) ** 4
+    lamp = max(nx * _LAMP[0] + ny * _LAMP[1] + nz * _LAMP[2], 0.0)
+    glint = 0.0
+    if lamp > 0.0:
+        sx, sy, sz = x + _BIAS * nx, y + _BIAS * ny, z + _BIAS * nz
+        _, row = trace(solids, sx, sy, sz, _LAMP[0], _LAMP[1], _LAMP[2], True)
+        if row >= 0:
+            lamp = 0.0
+        else:
+            mirror = max(rx * _LAMP[0] + ry * _LAMP[1] + rz * _LAMP[2], 0.0)
+            glint = gloss * mirror ** (0.5 * sharpness)
+    fill = max(nx * _FILL[0] + ny * _FILL[1] + nz * _FILL[2], 0.0)
+    sky = 0.5 + 0.5 * nz
+    shine = 0.35 * gloss * fresnel * open_part * _step(rz, -0.3, 0.9)
+    red = color[0] * (
+        _LAMP_COLOR[0] * lamp * 0.55
+        + _FILL_COLOR[0] * fill
+        + open_part * (_GROUND[0] + sky * (_SKY[0] - _GROUND[0]))
+    )
+    green = color[1] * (
+        _LAMP_COLOR[1] * lamp * 0.55
+        + _FILL_COLOR[1] * fill
+        + open_part * (_GROUND[1] + sky * (_SKY[1] - _GROUND[1]))
+    )
+    blue = color[2] * (
+        _LAMP_COLOR[2] * lamp * 0.55
+        + _FILL_COLOR[2] * fill
+        + open_part * (_GROUND[2] + sky * (_SKY[2] - _GROUND[2]))
+    )
+    return (
+        _encode(red + _LAMP_COLOR[0] * 0.5 * glint + shine * _SKY[0]),
+        _encode(green + _LAMP_COLOR[1] * 0.5 * glint + shine * _SKY[1]),
+        _encode(blue + _LAMP_COLOR[2] * 0.5 * glint + shine * _SKY[2]),
+    )
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _direction(
+    camera_to_world: np.ndarray, focal: np.ndarray, center: np.ndarray, px: float, py: float
+) -> tuple[float, float, float]:
+    x, y = (px - center[0]) / focal[0], (py - center[1]) / focal[1]
+    inv_length = 1.0 / math.sqrt(x * x + y * y + 1.0)
+    x, y = x * inv_length, y * inv_length
+    m = camera_to_world
+    return (
+        m[0, 0] * x - m[0, 1] * y - m[0, 2] * inv_length,
+        m[1, 0] * x - m[1, 1] * y - m[1, 2] * inv_length,
+        m[2, 0] * x - m[2, 1] * y - m[2, 2] * inv_length,
+    )
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def render_view(
+    solids: np.ndarray,
+    camera_to_world: np.ndarray,
+    focal: np.ndarray,
+    center: np.ndarray,
+    colors: np.ndarray,
+    depth: np.ndarray,
+    normals: np.ndarray,
+) -> None:
+    """Fills straight RGBA (h, w, 4) uint8 from 2 x 2 samples a pixel, and depth (h, w) and normals
+    (h, w, 3) at the pixel centres; depth is inf and the normal 0 where nothing is hit.
+    """
+    ox, oy, oz = camera_to_world[0, 3], camera_to_world[1, 3], camera_to_world[2, 3]
+    height, width = depth.shape
+    for j in range(height):
+        for i in range(width):
+            dx, dy, dz = _direction(camera_to_world, focal, center, i + 0.5, j + 0.5)
+            t, row = trace(solids, ox, oy, oz, dx, dy, dz, False)
+            depth[j, i] = t
+            if row >= 0:
+                x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
+                normals[j, i, 0], normals[j, i, 1], normals[j, i, 2] = solid_normal(
+                    solids[row], x, y, z
+                )
+            red, green, blue, num_hits = 0.0, 0.0, 0.0, 0
+            for sample in range(4):
+                sub_x, sub_y = i + 0.25 + 0.5 * (sample % 2), j + 0.25 + 0.5 * (sample // 2)
+                dx, dy, dz = _direction(camera_to_world, focal, center, sub_x, sub_y)
+                t, row = trace(solids, ox, oy, oz, dx, dy, dz, False)
+                if row >= 0:
+                    x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
+                    r, g, b = _shade(solids, solids[row], x, y, z, dx, dy, dz)
+                    red, green, blue, num_hits = red + r, green + g, blue + b, num_hits + 1
+            if num_hits > 0:
+                colors[j, i, 0] = int(255 * min(red / num_hits, 1.0) + 0.5)
+                colors[j, i, 1] = int(255 * min(green / num_hits, 1.0) + 0.5)
+                colors[j, i, 2] = int(255 * min(blue / num_hits, 1.0) + 0.5)
+                colors[j, i, 3] = (255 * num_hits + 2) // 4
