@@ -1,0 +1,44 @@
+"""What every export is: options in the constructor, a stored run in, files out.
+
+`what=video` is configs/export/video.yaml and nfields/export/video.py; a new export is two such
+files.
+"""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from nfields.model.field import Field
+from nfields.render.cameras import Cameras
+from nfields.stored_run import StoredRun
+
+
+class Export(ABC):
+    """A contract without behaviour; options are keyword-only arguments of the constructor."""
+
+    @abstractmethod
+    def export(self, run: StoredRun) -> list[Path]:
+        """Writes the files of a run and returns them. The data of the run has no images."""
+
+
+class ExportInterrupted(Exception):
+    """An export stopped on request; its text says what is kept and how to go on."""
+
+    def __init__(self, signal_number: int, message: str):
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+@runtime_checkable
+class RendersViews(Protocol):
+    """What a task offers that can show its field through cameras."""
+
+    def render_view(
+        self, model: Field, cameras: Cameras, view: int, background: str | None = None
+    ) -> dict[str, Tensor]:
+        """The picture of a view: rgb (h, w, 3) in [0, 1], depth (h, w) along the ray, opacity (h,
+        w); perhaps normals (h, w, 3), unit, in the world's axes.
+        """
+        ...

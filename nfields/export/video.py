@@ -1,0 +1,109 @@
+"""The export what=video: a stored run seen along a camera path, without a screen."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nfields.checkpoint import checkpoint_in_use
+from nfields.errors import ConfigError
+from nfields.export.export import Export, ExportInterrupted, RendersViews
+from nfields.export.film import Channel, render_video
+from nfields.render.cameras import Cameras
+from nfields.render.paths import make_path
+from nfields.stored_run import StoredRun
+
+
+class VideoExport(Export):
+    """what=video; every option is explained in configs/export/video.yaml."""
+
+    def __init__(
+        self,
+        *,
+        path: Literal["orbit", "spiral", "interpolate"],
+        num_frames: int,
+        fps: int | float,
+        width: int | None,
+        height: int | None,
+        channels: Sequence[Channel],
+        split: str,
+        background: str | None,
+        depth_range: Sequence[int | float] | None,
+        out: str | None,
+    ):
+        positive = {"num_frames": num_frames, "fps": fps, "width": width, "height": height}
+        for key, value in positive.items():
+            if value is not None and value <= 0:
+                raise ConfigError(f"{key}={value} must be more than 0")
+        if not channels:
+            raise ConfigError("channels is empty; give one or more of rgb, depth, opacity, normal")
+        if depth_range is not None and not (
+            len(depth_range) == 2 and 0 <= depth_range[0] < depth_range[1]
+        ):
+            raise ConfigError(f"depth_range={list(depth_range)} must be [nearest, farthest]")
+        if out is not None and Path(out).suffix.lower() not in (".mp4", ".gif"):
+            raise ConfigError(f"out={out} must end in .mp4 or .gif")
+        self.path, self.num_frames, self.fps = path, num_frames, float(fps)
+        self.width, self.height = width, height
+        self.channels: list[Channel] = list(channels)
+        self.split, self.background, self.out = split, background, out
+        self.depth_range = None if depth_range is None else (depth_range[0], depth_range[1])
+
+    def export(self, run: StoredRun) -> list[Path]:
+        """Renders the path and returns the video and the folder of its frames."""
+        task = run.task
+        if not isinstance(task, RendersViews):
+            raise ConfigError(
+                f"what=video needs a task with cameras, such as task=nerf; {run.folder.path} is of "
+                f"task={run.config.choices.task}"
+            )
+        cameras: dict[str, Cameras] = run.data.cameras
+        if self.split not in cameras or len(cameras[self.split]) == 0:
+            there = ", ".join(name for name in cameras if len(cameras[name])) or "none"
+            raise ConfigError(f"split={self.split} has no cameras; splits with cameras: {there}")
+        try:
+            path = make_path(
+                self.path, cameras[self.split], self.num_frames, self.width, self.height
+            )
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        default = run.folder.path / "video" / f"{self.path}.mp4"
+        file = default if self.out is None else Path(self.out)
+        identity = {
+            "step": run.step,
+            "weights": fingerprint(run.folder.checkpoint),
+            "background": self.background,
+        }
+        path = path.to(run.device)
+        run.task.eval()
+        run.model.eval()
+
+        def render(cameras: Cameras, view: int) -> dict[str, Tensor]:
+            with torch.inference_mode():
+                return task.render_view(run.model, cameras, view, background=self.background)
+
+        made = render_video(
+            render,
+            path,
+            file,
+            fps=self.fps,
+            channels=self.channels,
+            depth_bounds=self.depth_range,
+            identity=identity,
+        )
+        if made.signal_number is not None:
+            raise ExportInterrupted(made.signal_number, made.describe())
+        return [made.file, made.frames]
+
+
+def fingerprint(checkpoint: Path) -> str:
+    """A hash of the weights that are shown: equal exactly if nothing was trained in between."""
+    found = hashlib.sha256()
+    for name in ("weights.safetensors", "ema.safetensors"):
+        file = checkpoint_in_use(checkpoint) / name
+        if file.exists():
+            found.update(file.read_bytes())
+    return found.hexdigest()
