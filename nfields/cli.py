@@ -17,6 +17,7 @@ import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 
 from nfields.config import compose, config_folder
 from nfields.config_check import did_you_mean
@@ -61,7 +62,7 @@ def messages() -> Iterator[None]:
     """Turns what a user can cause into a message and an exit code, without a traceback."""
     try:
         yield
-    except (ConfigError, DataError) as error:
+    except (ConfigError, DataError, HydraException) as error:
         if shows_tracebacks():
             raise
         print(f"error: {error}", file=sys.stderr)
@@ -94,6 +95,8 @@ def train(words: Sequence[str]) -> None:
     with messages():
         if arguments.config_name is not None or arguments.config_path is not None:
             raise ConfigError("put your yaml files in a folder and add it with --config-dir=FOLDER")
+        if arguments.experimental_rerun is not None:
+            raise ConfigError("--experimental-rerun unpickles a file; use resume=RUN_FOLDER")
         only_shows = arguments.help or arguments.hydra_help or arguments.shell_completion
         if arguments.multirun:
             check_sweep(overrides)
