@@ -3,6 +3,10 @@
 `nfields.compose(["task=image", "model=siren"])` gives a notebook the configuration of a run.
 """
 
-from nfields.config import compose
+from nfields.threads import wait_passively
+
+wait_passively()  # before anything loads PyTorch or Numba
+
+from nfields.config import compose  # noqa: E402
 
 __all__ = ["compose"]

@@ -1,19 +1,16 @@
 """Adam for neural fields: named parameter groups, grid entries without gradient left alone.
 
-    m <- b1 m + (1 - b1) g,   v <- b2 v + (1 - b2) g^2,
-    p <- p - lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
-
-with g the gradient plus weight_decay * p (L2, arXiv:1412.6980). In a sparse group, entries whose
-gradient is exactly zero keep their value and their moments: most entries of a hash grid see no
-sample in a step, and would otherwise drift on stale moments. t counts steps of the whole tensor.
+The step itself is nfields/ops/adam. In a sparse group, entries whose gradient is exactly zero keep
+their value and their moments. t counts steps of the whole tensor.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from nfields.ops.adam import adam
 
 
 @dataclass
@@ -60,28 +57,19 @@ class Adam(torch.optim.Optimizer):
         """Returns nothing, after one step on every gradient there is; takes no closure."""
         for group in self.param_groups:
             for param in group["params"]:
-                if param.grad is not None:
-                    _update(param, self.state[param], group)
-
-
-def _update(param: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
-    grad, exp_avg, exp_avg_sq = param.grad, state["exp_avg"], state["exp_avg_sq"]
-    assert grad is not None
-    beta1, beta2 = group["betas"]
-    state["step"] += 1
-    num_steps = int(state["step"])
-    correction1, correction2 = 1 - beta1**num_steps, 1 - beta2**num_steps
-    touched = (grad != 0) if group["is_sparse"] else None
-    if group["weight_decay"] != 0:
-        grad = grad.add(param, alpha=group["weight_decay"])
-    if touched is None:
-        exp_avg.lerp_(grad, 1 - beta1)
-        exp_avg_sq.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        update = exp_avg
-    else:
-        touched = touched.to(grad.dtype)
-        exp_avg.lerp_(grad, touched * (1 - beta1))
-        exp_avg_sq.lerp_(grad * grad, touched * (1 - beta2))
-        update = exp_avg * touched
-    scale = exp_avg_sq.sqrt().div_(correction2**0.5).add_(group["eps"])
-    param.addcdiv_(update, scale, value=-group["lr"] / correction1)
+                if param.grad is None:
+                    continue
+                state = self.state[param]
+                state["step"] += 1
+                adam(
+                    param.detach(),
+                    param.grad,
+                    state["exp_avg"],
+                    state["exp_avg_sq"],
+                    lr=group["lr"],
+                    betas=group["betas"],
+                    eps=group["eps"],
+                    weight_decay=group["weight_decay"],
+                    num_steps=int(state["step"]),
+                    skip_zero=group["is_sparse"],
+                )

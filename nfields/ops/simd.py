@@ -159,7 +159,7 @@ def _exp_negative_float64(x: Any) -> Any:
 
 
 @overload(exp_negative, inline="always")
-def _exp_negative(x):  # noqa: ANN001, ANN202  (Numba compares the signatures)
+def _exp_negative(x):
     if x == types.float32:
         return lambda x: _exp_negative_float32(x)
     return lambda x: _exp_negative_float64(x)
@@ -270,9 +270,7 @@ def distance_tile(
 
 
 @intrinsic
-def dot(
-    typing_context: Any, a: Any, a_start: Any, b: Any, b_start: Any, length: Any
-) -> Any:
+def dot(typing_context: Any, a: Any, a_start: Any, b: Any, b_start: Any, length: Any) -> Any:
     """sum_k a[a_start + k] b[b_start + k] for k < length, a multiple of TILE_COLUMNS; unchecked."""
     size = types.int64
     signature = a.dtype(a, size, b, size, size)
@@ -294,6 +292,8 @@ def dot(
         name = f"llvm.vector.reduce.fadd.v{TILE_COLUMNS}{'f32' if align == 4 else 'f64'}"
         kind = ir.FunctionType(scalar, [scalar, vector])
         reduce = cgutils.get_or_insert_function(builder.module, kind, name)
-        return builder.call(reduce, [ir.Constant(scalar, 0.0), builder.load(tile)], fastmath=("fast",))
+        return builder.call(
+            reduce, [ir.Constant(scalar, 0.0), builder.load(tile)], fastmath=("fast",)
+        )
 
     return signature, codegen

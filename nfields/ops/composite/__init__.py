@@ -58,7 +58,7 @@ def _composite(
 
 
 @_composite.register_fake
-def _(density, color, t_starts, t_ends, offsets, min_transmittance):  # noqa: ANN001, ANN202
+def _(density, color, t_starts, t_ends, offsets, min_transmittance):
     num_rays = offsets.shape[0] - 1
     rgb = color.new_empty(num_rays, color.shape[1])
     return rgb, color.new_empty(num_rays), color.new_empty(num_rays)
@@ -92,16 +92,16 @@ def _composite_backward(
 
 
 @_composite_backward.register_fake
-def _(*args):  # noqa: ANN002, ANN202
+def _(*args):
     return torch.empty_like(args[3]), torch.empty_like(args[4])
 
 
-def _save(ctx, inputs, output) -> None:  # noqa: ANN001
+def _save(ctx, inputs, output) -> None:
     *tensors, ctx.min_transmittance = inputs
     ctx.save_for_backward(*tensors, *output)
 
 
-def _backward(ctx, rgb_gradient, opacity_gradient, depth_gradient):  # noqa: ANN001, ANN202
+def _backward(ctx, rgb_gradient, opacity_gradient, depth_gradient):
     *tensors, rgb, opacity, depth = ctx.saved_tensors
     density_gradient, color_gradient = _composite_backward(
         rgb_gradient, opacity_gradient, depth_gradient, *tensors, ctx.min_transmittance,
@@ -110,12 +110,12 @@ def _backward(ctx, rgb_gradient, opacity_gradient, depth_gradient):  # noqa: ANN
     return density_gradient, color_gradient, None, None, None, None
 
 
-def _save_backward(ctx, inputs, output) -> None:  # noqa: ANN001
+def _save_backward(ctx, inputs, output) -> None:
     *tensors, ctx.min_transmittance, _, _, _ = inputs
     ctx.save_for_backward(*tensors)
 
 
-def _double_backward(ctx, density_gradient_gradient, color_gradient_gradient):  # noqa: ANN001, ANN202
+def _double_backward(ctx, density_gradient_gradient, color_gradient_gradient):
     *gradients, density, color, t_starts, t_ends, offsets = ctx.saved_tensors
 
     def flat(density: Tensor, color: Tensor) -> Tensor:

@@ -150,19 +150,19 @@ def _encode_backward(
 
 
 @_encode_backward.register_fake
-def _(gradient, x, table, scales, layout, smoothstep, needs_x, needs_table):  # noqa: ANN001, ANN202
+def _(gradient, x, table, scales, layout, smoothstep, needs_x, needs_table):
     return (
         torch.empty_like(x) if needs_x else x.new_empty(0),
         torch.empty_like(table) if needs_table else table.new_empty(0),
     )
 
 
-def _save(ctx, inputs, output) -> None:  # noqa: ANN001
+def _save(ctx, inputs, output) -> None:
     x, table, scales, layout, ctx.smoothstep = inputs
     ctx.save_for_backward(x, table, scales, layout)
 
 
-def _backward(ctx, gradient: Tensor):  # noqa: ANN001, ANN202
+def _backward(ctx, gradient: Tensor):
     x, table, scales, layout = ctx.saved_tensors
     needs_x, needs_table = ctx.needs_input_grad[:2]
     x_gradient, table_gradient = _encode_backward(
@@ -177,12 +177,12 @@ def _backward(ctx, gradient: Tensor):  # noqa: ANN001, ANN202
     )
 
 
-def _save_backward(ctx, inputs, output) -> None:  # noqa: ANN001
+def _save_backward(ctx, inputs, output) -> None:
     gradient, x, table, scales, layout, ctx.smoothstep, ctx.needs_x, ctx.needs_table = inputs
     ctx.save_for_backward(gradient, x, table, scales, layout)
 
 
-def _double_backward(ctx, x_gradient_gradient: Tensor, table_gradient_gradient: Tensor):  # noqa: ANN001, ANN202
+def _double_backward(ctx, x_gradient_gradient: Tensor, table_gradient_gradient: Tensor):
     gradient, x, table, scales, layout = ctx.saved_tensors
     second = reference_gradients(
         lambda x, table: grid_encode_reference(x, table, scales, layout, ctx.smoothstep),

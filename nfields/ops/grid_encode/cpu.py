@@ -230,7 +230,8 @@ def point_gradient_kernel(dim: int, features: int) -> Any:
                         value = kind(0)
                         for f in range(features):
                             value += (
-                                table[entry + f] * gradient[(start + i) * width + level * features + f]
+                                table[entry + f]
+                                * gradient[(start + i) * width + level * features + f]
                             )
                         for k in range(dim):
                             term = value * slope[k]

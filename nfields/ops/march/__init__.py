@@ -94,7 +94,7 @@ def _march(
 
 
 @_march.register_fake
-def _(origins, directions, bits, jitter, near, dt_min, dt_max, cone, max_samples):  # noqa: ANN001, ANN202
+def _(origins, directions, bits, jitter, near, dt_min, dt_max, cone, max_samples):
     num_samples = torch.library.get_ctx().new_dynamic_size()
     starts = origins.new_empty(num_samples)
     return starts, torch.empty_like(starts), bits.new_empty(origins.shape[0] + 1).long()

@@ -27,9 +27,7 @@ def box_interval(
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Entry and exit of [-half_size, half_size]^3, entry at least `near`; exit < entry: a miss."""
     tiny = 1e-12
-    safe = torch.where(
-        directions.abs() < tiny, torch.full_like(directions, tiny), directions
-    )
+    safe = torch.where(directions.abs() < tiny, torch.full_like(directions, tiny), directions)
     first, second = (-half_size - origins) / safe, (half_size - origins) / safe
     enter = torch.minimum(first, second).amax(dim=1).clamp(min=near)
     leave = torch.maximum(first, second).amin(dim=1)
@@ -46,9 +44,7 @@ def march_reference(
     dt_max: float,
     cone: float,
     max_samples: int,
-) -> tuple[
-    Float[Tensor, " samples"], Float[Tensor, " samples"], Int[Tensor, " n_plus_1"]
-]:
+) -> tuple[Float[Tensor, " samples"], Float[Tensor, " samples"], Int[Tensor, " n_plus_1"]]:
     occupied = unpack_bits(bits)
     num_cascades, cells = occupied.shape[:2]
     half_size = float(2 ** (num_cascades - 1))

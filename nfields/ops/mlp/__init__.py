@@ -52,7 +52,7 @@ def _mlp(
 
 
 @_mlp.register_fake
-def _(x, weights, biases, activate_last):  # noqa: ANN001, ANN202
+def _(x, weights, biases, activate_last):
     return x.new_empty(x.shape[0], weights[-1].shape[0])
 
 
@@ -72,30 +72,30 @@ def _mlp_backward(
 
 
 @_mlp_backward.register_fake
-def _(gradient, x, weights, biases, activate_last):  # noqa: ANN001, ANN202
+def _(gradient, x, weights, biases, activate_last):
     return [torch.empty_like(t) for t in (x, *weights, *biases)]
 
 
-def _save(ctx, inputs, output) -> None:  # noqa: ANN001
+def _save(ctx, inputs, output) -> None:
     x, weights, biases, ctx.activate_last = inputs
     ctx.num_weights = len(weights)
     ctx.save_for_backward(x, *weights, *biases)
 
 
-def _backward(ctx, gradient):  # noqa: ANN001, ANN202
+def _backward(ctx, gradient):
     x, *parameters = ctx.saved_tensors
     weights, biases = parameters[: ctx.num_weights], parameters[ctx.num_weights :]
     first, *rest = _mlp_backward(gradient, x, weights, biases, ctx.activate_last)
     return first, rest[: ctx.num_weights], rest[ctx.num_weights :], None
 
 
-def _save_backward(ctx, inputs, output) -> None:  # noqa: ANN001
+def _save_backward(ctx, inputs, output) -> None:
     gradient, x, weights, biases, ctx.activate_last = inputs
     ctx.num_weights = len(weights)
     ctx.save_for_backward(gradient, x, *weights, *biases)
 
 
-def _double_backward(ctx, gradient_gradients):  # noqa: ANN001, ANN202
+def _double_backward(ctx, gradient_gradients):
     gradient, *inputs = ctx.saved_tensors
     count = ctx.num_weights
 

@@ -69,6 +69,21 @@ def rbf_decode(
     return _decode(features, centers, inv_widths, weight, bias, offsets)[0]
 
 
+def grouped_linear(
+    hidden: Float[Tensor, "n hidden"],
+    weight: Float[Tensor, "groups out hidden"],
+    bias: Float[Tensor, "groups out"],
+    offsets: Int[Tensor, " groups_plus_1"] | None = None,
+    *,
+    backend: str = "auto",
+) -> Float[Tensor, "n out"]:
+    """weight[g] @ hidden + bias[g]: the readout alone, a layer of no neurons with a linear term."""
+    if weight.shape[0] == 1:
+        return torch.nn.functional.linear(hidden, weight[0], bias[0])
+    nothing = hidden.new_zeros(0, hidden.shape[1])
+    return rbf_decode(hidden, nothing, nothing, weight, bias, offsets, backend=backend)
+
+
 @torch.library.custom_op("nfields::rbf_decode", mutates_args=(), device_types="cpu")
 def _decode(
     features: Tensor,
@@ -94,7 +109,7 @@ def _decode(
 
 
 @_decode.register_fake
-def _(features, centers, inv_widths, weight, bias, offsets):  # noqa: ANN001, ANN202
+def _(features, centers, inv_widths, weight, bias, offsets):
     num_points = features.shape[0]
     return (
         features.new_empty(num_points, weight.shape[1]),
@@ -150,27 +165,27 @@ def _decode_backward(
 
 
 @_decode_backward.register_fake
-def _(gradient, features, centers, inv_widths, weight, bias, offsets, responses):  # noqa: ANN001, ANN202
+def _(gradient, features, centers, inv_widths, weight, bias, offsets, responses):
     return tuple(torch.empty_like(t) for t in (features, centers, inv_widths, weight, bias))
 
 
-def _save(ctx, inputs, output) -> None:  # noqa: ANN001
+def _save(ctx, inputs, output) -> None:
     ctx.save_for_backward(*inputs, output[1])
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx, gradient, _):  # noqa: ANN001, ANN202
+def _backward(ctx, gradient, _):
     if gradient is None:
         return (None,) * 6
     return (*_decode_backward(gradient, *ctx.saved_tensors), None)
 
 
-def _save_backward(ctx, inputs, output) -> None:  # noqa: ANN001
+def _save_backward(ctx, inputs, output) -> None:
     ctx.save_for_backward(*inputs[:-1])
 
 
-def _double_backward(ctx, *gradient_gradients):  # noqa: ANN001, ANN202
+def _double_backward(ctx, *gradient_gradients):
     gradient, *inputs, offsets = ctx.saved_tensors
     second = reference_gradients(
         lambda *tensors: rbf_decode_reference(*tensors, offsets),

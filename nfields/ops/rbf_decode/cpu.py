@@ -54,7 +54,9 @@ def _pad_weights(weight: Any, width: int, padded: Any) -> None:
 
 
 @njit(cache=True, **_FAST)
-def _responses(tile: Any, count: int, dim: int, scale: Any, shift: Any, width: int, phi: Any) -> None:
+def _responses(
+    tile: Any, count: int, dim: int, scale: Any, shift: Any, width: int, phi: Any
+) -> None:
     """phi[i, j] = exp(-1/2 sum_d (scale[d, j] tile[i, d] - shift[d, j])^2); all flat."""
     half = phi.dtype.type(0.5)
     for i in range(0, count, TILE_ROWS):
@@ -199,7 +201,13 @@ def _backward_chunk(
             if group != loaded:
                 if loaded >= 0:
                     _add_readout_gradient(
-                        tile_gradient, hidden, run, filled, out_width, hidden_width, readout_gradient
+                        tile_gradient,
+                        hidden,
+                        run,
+                        filled,
+                        out_width,
+                        hidden_width,
+                        readout_gradient,
                     )
                     _flush_readout_gradient(readout_gradient, hidden_width, weight_gradient[slot])
                 run, loaded = filled, group

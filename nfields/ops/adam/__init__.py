@@ -1,0 +1,46 @@
+"""Operation adam: one step of Adam on one tensor, in place.
+
+Contract
+    param, grad, exp_avg, exp_avg_sq   same shape, dtype and device; all but grad are changed
+    num_steps   1 for the first step
+    skip_zero   entries whose gradient is exactly 0 keep value and moments (tiny-cuda-nn does so for
+                grids: most entries see no sample in a step and would drift on stale moments)
+
+Not differentiable. Deterministic for any number of threads. NaN gradients make NaN parameters.
+"""
+
+from torch import Tensor
+
+from nfields.ops.adam import cpu
+from nfields.ops.adam.reference import adam_reference
+
+
+def adam(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    num_steps: int,
+    skip_zero: bool,
+    backend: str = "auto",
+) -> None:
+    """Changes param and both moments; see the module's contract."""
+    options = (lr, *betas, eps, weight_decay, num_steps, skip_zero)
+    tensors = (param, grad, exp_avg, exp_avg_sq)
+    is_flat = all(tensor.is_contiguous() for tensor in (param, exp_avg, exp_avg_sq))
+    # On a GPU PyTorch's own operations are it: a fused kernel there belongs to the CUDA work.
+    if backend == "reference" or param.device.type != "cpu" or not is_flat:
+        adam_reference(*tensors, *options)
+        return
+    arrays = [tensor.detach().contiguous().view(-1).numpy() for tensor in tensors]
+    kind = arrays[0].dtype.type
+    beta1, beta2 = betas
+    cpu.adam(
+        *arrays, kind(lr / (1 - beta1**num_steps)), kind(beta1), kind(beta2),
+        kind((1 - beta2**num_steps) ** 0.5), kind(eps), kind(weight_decay), skip_zero,
+    )  # fmt: skip
