@@ -9,7 +9,6 @@ from typing import Any
 
 import numba
 import torch
-from numba.core import config as numba_config
 
 from nfields.errors import ConfigError
 
@@ -108,7 +107,7 @@ def use_threads(num_threads: int | None) -> int:
 
     Values too small for normal floats are flushed to zero from here on: they slow every kernel.
     """
-    limit = numba_config.NUMBA_NUM_THREADS
+    limit = numba.config.NUMBA_NUM_THREADS  # pyright: ignore
     if num_threads is not None:
         if not 1 <= num_threads <= limit:
             raise ConfigError(

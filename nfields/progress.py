@@ -15,7 +15,7 @@ from rich.text import Text
 from nfields.budget import format_duration
 
 LIVE_SECONDS = 0.2  # between two updates of the line; each costs about a millisecond
-BAR_WIDTH = 24
+BAR_WIDTH = 16
 HIDDEN = ("step", "seconds", "lr", "samples", "items")  # logged, but no news on the line
 
 
@@ -73,12 +73,13 @@ class Progress:
         """Draws the line; `used` is the used part of the budget in [0, 1]."""
         self._next = time.perf_counter() + self._every
         rates = f"{steps_per_second:.1f} steps/s  {_short(samples_per_second)} samples/s"
-        # A single named loss says the same as the total.
-        names = [n for n in values if n.startswith("loss_")]
-        hidden = (*HIDDEN, *names) if len(names) == 1 else HIDDEN
-        numbers = "  ".join(f"{n} {v:.4g}" for n, v in values.items() if n not in hidden)
+        # What a narrow terminal cuts off comes last. A single named loss says the same as the total.
+        terms = [name for name in values if name.startswith("loss_")]
+        names = [name for name in values if name not in (*HIDDEN, *terms)]
+        names += terms if len(terms) > 1 else []
+        numbers = "  ".join(f"{name} {values[name]:.4g}" for name in names)
         left = f"{format_duration(seconds_left)} left" if seconds_left < 1e8 else ""
-        parts = [f"step {step:,}", rates if steps_per_second > 0 else "", numbers, left]
+        parts = [left, f"step {step:,}", rates if steps_per_second > 0 else "", numbers]
         text = "  ".join(part for part in parts if part)
         if self._live is None:
             self.note(f"{used:4.0%}  {text}")

@@ -123,6 +123,8 @@ class Trainer:
             torch.cuda.reset_peak_memory_stats(self.device)
         progress = Progress(Console(), self.progress_seconds)
         with progress, Interrupt(progress.note) as interrupt:
+            for note in getattr(task.data, "notes", ()):
+                progress.note(note)
             state = self._start(task, model, seed)
             if resume_from is None:
                 progress.note("preparing the model from samples of the data")

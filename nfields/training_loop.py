@@ -72,6 +72,7 @@ class TrainingLoop:
         self._check_losses(state.running.bad_losses(), state.step)
         if reason is not None and state.step % self.log_every != 0 and state.running.means():
             self._log()
+        self._show()
         self._save()
         return reason
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nfields.model.field import Field
+from nfields.model.field import Field, GroupReadout
 from nfields.optimizer import ParameterGroup
 from nfields.run_folder import RunFolder
 from nfields.task.task import StepResult, Task
@@ -30,7 +30,10 @@ class DummyField(Field):
         self.table = nn.Parameter(torch.zeros(num_entries, 4))
         self.readout = nn.Linear(4, 1)
 
-    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
+    def forward(
+        self, x: Float[Tensor, "n d"], groups: GroupReadout | None = None
+    ) -> Float[Tensor, "n c"]:
+        assert groups is None
         index = ((x[:, 0] + 1) / 2 * (len(self.table) - 1)).round().long()
         return self.readout(self.table[index])
 
@@ -49,6 +52,10 @@ class DummyField(Field):
 
 class DummyTask(Task):
     """Fits sin(4 x); `calls` records what the trainer asked for, and is no state of the run."""
+
+    grid: Tensor
+    num_items: Tensor
+    num_steps: Tensor
 
     def __init__(self, bad_step: int | None = None, bad_value: float = float("nan")):
         super().__init__()

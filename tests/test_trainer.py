@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -47,6 +48,13 @@ def test_learning_rate_follows_the_schedule(tmp_path: Path) -> None:
     rates = [line["lr"] for line in lines(tmp_path)]
     assert rates[:4] == pytest.approx([0.05 * f for f in (0.25, 0.5, 0.75, 1.0)])
     assert rates[30] == pytest.approx(0.05 * 0.1)
+
+
+def test_notes_of_the_data_are_shown(tmp_path: Path, capsys: Any) -> None:
+    task = DummyTask()
+    task.data = SimpleNamespace(notes=["3 images are missing"])
+    fit(tmp_path, task=task, max_steps=1)
+    assert "3 images are missing\n" in capsys.readouterr().out
 
 
 def test_zero_learning_rate_changes_no_weight(tmp_path: Path) -> None:

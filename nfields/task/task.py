@@ -36,7 +36,7 @@ class Task(nn.Module, ABC):
 
     in_dim: int
     out_dim: int
-    data: Any
+    data: Any  # its `notes`, sentences about what was skipped or assumed, are shown at the start
 
     @abstractmethod
     def prepare(self, model: nn.Module, generator: torch.Generator) -> None:
