@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from nfields.checkpoint import read_state
-from nfields.config import build, config_folder
+from nfields.config import build
 from nfields.config_check import did_you_mean, node_problems, raise_problems
 from nfields.errors import ConfigError
 from nfields.export.export import ExportInterrupted
@@ -55,7 +55,7 @@ def main(words: Sequence[str]) -> None:
 
 def kinds() -> dict[str, Path]:
     """The exports there are and their yaml files."""
-    return {file.stem: file for file in sorted((config_folder() / "export").glob("*.yaml"))}
+    return {file.stem: file for file in sorted(Path(__file__).parent.glob("*.yaml"))}
 
 
 def checked_node(file: Path, options: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -67,7 +67,8 @@ def checked_node(file: Path, options: dict[str, Any]) -> tuple[dict[str, Any], l
     for key, value in options.items():
         is_list = isinstance(node.get(key), list)
         node[key] = value.split(",") if is_list and isinstance(value, str) else value
-    return node, [text.replace("\noptions of :", "\noptions:") for text in node_problems("", node)]
+    target, command = f"options of {node['_target_']}:", f"options of what={file.stem}:"
+    return node, [text.replace(target, command) for text in node_problems("", node)]
 
 
 def help_text() -> str:
@@ -79,7 +80,8 @@ def help_text() -> str:
         "  device=auto  auto, cpu or cuda",
     ]
     for name, file in kinds().items():
-        text = file.read_text(encoding="utf-8").splitlines()
-        shown = [line.replace(": ", "=", 1) for line in text if not line.startswith("_target_")]
-        lines += ["", f"what={name}", *(f"  {line}" for line in shown)]
+        lines += ["", f"what={name}"]
+        for line in file.read_text(encoding="utf-8").splitlines():
+            is_option = line[:1].isalpha()
+            lines.append("  " + (line.replace(": ", "=", 1) if is_option else line))
     return "\n".join(lines)

@@ -18,7 +18,7 @@ from nfields.stored_run import StoredRun
 
 
 class VideoExport(Export):
-    """what=video; every option is explained in configs/export/video.yaml."""
+    """what=video; every option is explained in video.yaml."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class VideoExport(Export):
         height: int | None,
         channels: Sequence[Channel],
         split: str,
-        background: str | None,
+        background: Literal["white", "black"] | None,
         depth_range: Sequence[int | float] | None,
         out: str | None,
     ):

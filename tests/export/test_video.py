@@ -91,6 +91,7 @@ def test_ctrl_c_leaves_a_video_and_says_how_to_go_on(run, capsys, monkeypatch):
         (["depth_range=[3,1]"], r"depth_range=\[3, 1\] must be \[nearest, farthest\]"),
         (["out=film.avi"], r"out=film.avi must end in .mp4 or .gif"),
         (["split=val"], "split=val has no cameras; splits with cameras: train, test"),
+        (["background=pink"], "background = 'pink': must be one of 'white', 'black' or null"),
         (["orbit"], "orbit: not of the form key=value"),
     ],
 )
