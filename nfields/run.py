@@ -50,8 +50,9 @@ def report(run: RunFolder, metrics: dict[str, Any]) -> None:
     """Prints what was reached, where the pictures are, and what to do next."""
     means = [f"{key} {value:.4g}" for key, value in metrics.items() if isinstance(value, float)]
     print("result:    ", ", ".join(means))
-    pictures = sorted(run.evaluation.rglob("*.png"))
+    pictures = sorted(run.evaluation.glob("*.png")) if "protocol" in metrics else []
     for picture in pictures[:PICTURES_NAMED]:
         print("picture:   ", picture)
     if len(pictures) > PICTURES_NAMED:
         print(f"            and {len(pictures) - PICTURES_NAMED} more in {run.evaluation}")
+    print("again:     ", f"python train.py resume={run.path} trainer.max_time=...   trains it longer")

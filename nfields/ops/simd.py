@@ -129,7 +129,7 @@ def float_from_bits(typing_context: Any, bits: Any) -> Any:
 
 
 def exp_negative(x: float) -> float:
-    """exp(-x) for x >= 0, callable from kernels; 0 beyond 87, where float32 turns denormal and slow.
+    """exp(-x) for x >= 0, for kernels; 0 beyond 87, where float32 turns denormal and slow.
 
     float32: relative error below 3e-7, in a form that LLVM vectorises, which a call to the C
     library is not. float64: the library's.
@@ -200,8 +200,8 @@ def _store_tile(
 
 @intrinsic(prefer_literal=True)
 def multiply_tile(
-    typing_context: Any, rows: Any, a: Any, a_start: Any, a_row: Any, a_step: Any, b: Any, b_start: Any,
-    b_step: Any, length: Any, out: Any, start: Any, stride: Any,
+    typing_context: Any, rows: Any, a: Any, a_start: Any, a_row: Any, a_step: Any, b: Any,
+    b_start: Any, b_step: Any, length: Any, out: Any, start: Any, stride: Any,
 ) -> Any:  # fmt: skip
     """out[start + r stride + c] += sum_k a[a_start + r a_row + k a_step] b[b_start + k b_step + c].
 

@@ -1,8 +1,9 @@
 """The CPU kernel of `nfields.render.cameras.rays`; notation and conventions are stated there.
 
 One thread walks over the rays: 6 + 20 numbers read, 6 written a ray, all arithmetic in float64
-registers. The same in PyTorch spends its time on the launch of some 200 small operations: 2.3 ms
-against 0.3 ms for 4096 rays with a lens (one core of a two-core cloud machine).
+registers. The same in PyTorch spends its time on the launch of some 200 small operations: with four
+of Newton's steps 2.3 ms, against 0.3 ms here, for 4096 rays with a lens (one core of a two-core
+cloud machine).
 """
 
 import math

@@ -1,7 +1,7 @@
 """The occupancy grid: which cells of the scene are worth a sample.
 
-instant-ngp's (arXiv:2201.05989, appendix E.2): G^3 cells a cascade, cascade k covers [-2^k, 2^k]^3. A
-cell keeps a decaying maximum of the optical depth sigma dt_min seen in it; it is occupied above
+instant-ngp's (arXiv:2201.05989, appendix E.2): G^3 cells a cascade, cascade k covers [-2^k, 2^k]^3.
+A cell keeps a decaying maximum of the optical depth sigma dt_min seen in it; it is occupied above
 min(threshold, mean). Cells that can never hold anything (outside the visual hull, or in no
 camera's view) are -1 and stay empty.
 """
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from nfields.errors import ConfigError
 
-# Cells of one update: enough that every cell has its turn within some tens of steps, few enough that
-# an update costs about as much as two steps of training.
+# Cells of one update: enough that every cell has its turn within some tens of steps, few enough
+# that an update costs about as much as two steps of training.
 _MAX_CELLS = 1 << 17
 
 

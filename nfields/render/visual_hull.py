@@ -1,7 +1,7 @@
 """The visual hull of masked photographs: which cells of a grid no camera sees through.
 
-A cell is outside the hull if some view that sees all of it shows nothing but alpha 0 there. The test is
-conservative: a cell counts as its bounding sphere, the sphere as a square of pixels, and the
+A cell is outside the hull if some view that sees all of it shows nothing but alpha 0 there. The
+test is conservative: a cell counts as its bounding sphere, the sphere as a square of pixels, and the
 masks as their maxima over blocks of pixels, so what alpha > 0 covers in every view always stays.
 A radiance field trained with alpha is empty outside the hull; knowing that before the first
 step saves the steps that would find it out.
@@ -81,7 +81,7 @@ def _carve(
                 py = y * g + lens[v, 2] * (r2 + 2 * y * y) + 2 * lens[v, 3] * x * y
                 px = px * focal[v, 0] + principal[v, 0]
                 py = py * focal[v, 1] + principal[v, 1]
-                # A sphere off the axis projects a little larger than radius / depth: 1 + r2 bounds it.
+                # Off the axis a sphere projects larger than radius / depth: 1 + r2 bounds it.
                 reach_x = radius * focal[v, 0] / (depth - radius) * (1 + r2) + 1
                 reach_y = radius * focal[v, 1] / (depth - radius) * (1 + r2) + 1
                 height, width = rows[v] - 1, columns[v] - 1

@@ -1,7 +1,7 @@
 """image: a picture as a function of two coordinates.
 
-The field's values are the channels of a pixel in [0, 1], as stored (sRGB); pixels are drawn one from
-each of equal parts of the picture. Metrics are those of the whole picture.
+The field's values are the channels of a pixel in [0, 1], as stored (sRGB); pixels are drawn one
+from each of equal parts of the picture. Metrics are those of the whole picture.
 """
 
 from collections.abc import Iterator

@@ -3,9 +3,9 @@
 What a field's values mean here
     density   exp(v_0 + density_bias) per scene unit (truncated gradient, instant-ngp)
     colour    head=sh: sigmoid(sum_k Y_k(d) v_ck), 3 (degree + 1)^2 values, no view network; the
-              harmonics are folded into the model's linear readout once a ray (nfields/model/field.py)
-    image     sum_i w_i c_i + (1 - opacity) background   (nfields/ops/composite), in the colour space
-              of the files (sRGB), as the papers this is compared with do
+              harmonics are folded into the model's linear readout once a ray (model/field.py)
+    image     sum_i w_i c_i + (1 - opacity) background (ops/composite), in the colour space of the
+              files (sRGB), as the papers this is compared with do
 
 Scene frame: the region of interest is [-1, 1]^3, the scene [-aabb_scale, aabb_scale]^3 with one
 occupancy cascade a doubling. The field's [-1, 1]^3 is the scene, or with alpha the smallest cube

@@ -1,9 +1,9 @@
 """Volume rendering of packed samples on the CPU (Numba).
 
 Mapping. One thread a block of rays; a ray's samples are consecutive, so every sample is read once
-forward and once backward. The exponentials are the kernel's own (no denormals: a ray stops once its
-transmittance is below `min_transmittance`). The backward pass walks front to back with what is still
-to come, sum_{k > i} w_k v_k = total - (sum so far), as the forward totals are known.
+forward and once backward. The exponentials are the kernel's own (no denormals: a ray stops once
+its transmittance is below `min_transmittance`). The backward pass walks front to back with what is
+still to come, sum_{k > i} w_k v_k = total - (sum so far), as the forward totals are known.
 """
 
 from typing import Any

@@ -41,7 +41,7 @@ def grid_encode_reference(
     layout: Int[Tensor, "levels 4"],
     smoothstep: bool,
 ) -> Float[Tensor, "n level_features"]:
-    """Features of all levels side by side; `layout` rows are (resolution, first, entries, hashed)."""
+    """Features of all levels side by side; layout rows: resolution, first, entries, hashed."""
     dim = x.shape[1]
     levels = []
     clamped = torch.where(x >= 0, x, torch.zeros_like(x)).clamp(max=1)  # NaN becomes 0

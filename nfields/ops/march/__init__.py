@@ -3,8 +3,8 @@
 Contract
     origins     (n, 3)   in the scene's frame
     directions  (n, 3)   of unit length
-    bits        (C, G, G, G / 8) uint8; cell (x, y, z) of cascade k is bit x % 8 of [k, z, y, x / 8];
-                         cascade k covers [-2^k, 2^k]^3 and the scene is the largest
+    bits        (C, G, G, G / 8) uint8; cell (x, y, z) of cascade k is bit x % 8 of
+                         [k, z, y, x / 8]; cascade k covers [-2^k, 2^k]^3, the scene the largest
     jitter      (n,)     in [0, 1): moves a ray's first step
     near, dt_min, dt_max, cone   see the reference; all in scene units, cone is dt / t
     max_samples          a ray's later samples are left out
@@ -108,7 +108,7 @@ def sample_points(
     scale: float = 1.0,
     backend: str = "auto",
 ) -> Float[Tensor, "samples 3"]:
-    """Middle of every sample, times `scale`. Differentiable in the rays (reference backend only)."""
+    """Middle of every sample, times `scale`; differentiable in the rays, then by the reference."""
     needs_gradient = origins.requires_grad or directions.requires_grad
     if needs_gradient or uses_reference(backend, "sample_points", origins):
         ray = samples.ray_index()

@@ -69,8 +69,8 @@ def _march_ray(
             count += 1
             t = t + dt
             continue
-        # Distance along the ray to the far side of the empty cell; steps whose middle stays inside it
-        # need no look-up. A hair less, so that rounding never skips an occupied cell.
+        # Distance along the ray to the far side of the empty cell; steps whose middle stays inside
+        # it need no look-up. A hair less, so that rounding never skips an occupied cell.
         cell = size / scale
         far = kind(np.inf)
         if dx != 0:

@@ -5,8 +5,8 @@ Notation (instant-ngp, arXiv:2201.05989, appendix E):
     dt(t)       min(max(cone t, dt_min), dt_max): the step grows with the distance
     t_0         where the ray enters the scene (or `near`) + jitter dt
     t_{i+1}     t_i + dt(t_i)
-A step [t_i, t_{i+1}] is a sample if its middle lies in the scene and in an occupied cell, looked up in
-the finest cascade that contains the middle and whose cells are not smaller than the step.
+A step [t_i, t_{i+1}] is a sample if its middle lies in the scene and in an occupied cell, looked up
+in the finest cascade that contains the middle and whose cells are not smaller than the step.
 """
 
 import math

@@ -6,8 +6,8 @@ Contract
     inv_widths  (N, D)         1 / standard deviation of the neuron in every feature dimension
     weight      (G, O, H)      H = N, or N + D with a linear term from the features
     bias        (G, O)
-    offsets     (G + 1,) int64 group g holds points offsets[g] .. offsets[g + 1] - 1; groups cover all
-                               points in order and may be empty. G = 1: one readout for all points
+    offsets     (G + 1,) int64 group g holds points offsets[g] .. offsets[g + 1] - 1; groups cover
+                               all points in order and may be empty. G = 1: one readout for all
     returns     (n, O)         weight[g] @ [responses, features] + bias[g]
 
 Groups are how a radiance field stays cheap: spherical-harmonics colour is linear in the model's

@@ -1,15 +1,16 @@
 """Gaussian neurons and their readout on the CPU (Numba).
 
 Mapping. One thread a chunk of points; the number of chunks is fixed, so sums do not depend on the
-number of threads. With groups (one readout a ray) a chunk ends where a group ends, so no two threads
-add to the same weights. A chunk goes through its points in tiles of TILE; a tile's features,
-hidden values and gradients and the layer's parameters stay in L1 (about 40 KB at D = 24, N = 64).
+number of threads. With groups (one readout a ray) a chunk ends where a group ends, so no two
+threads add to the same weights. A chunk goes through its points in tiles of TILE; a tile's
+features, hidden values and gradients and the layer's parameters stay in L1 (40 KB at D = 24, N = 64).
 All sums are small matrix products over register tiles (nfields/ops/simd.py), about 60 % of an AVX2
 core's peak where Numba's own loops reached 20 %; rows are padded to PAD columns for them.
 
-The parameters arrive transposed and padded to PAD neurons: scale[d, j] = s_jd, shift[d, j] = s_jd mu_jd.
-The exponent is a sum of squares (s F - s mu)^2: never negative, no cancellation. The backward pass
-reads the saved responses and leaves out the points whose gradient is zero.
+The parameters arrive transposed and padded to PAD neurons: scale[d, j] = s_jd and
+shift[d, j] = s_jd mu_jd. The exponent is a sum of squares (s F - s mu)^2: never negative, no
+cancellation. The backward pass reads the saved responses and leaves out the points whose gradient
+is zero.
 """
 
 from typing import Any
@@ -36,7 +37,7 @@ _FAST = {"fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "num
 def _multiply(
     a: Any, a_row: int, a_step: int, rows: int, b: Any, columns: int, length: int, out: Any
 ) -> None:
-    """out (rows x columns, flat) += A B with A[r, k] = a[r a_row + k a_step], B (length x columns)."""
+    """out (rows x columns) += A B, A[r, k] = a[r a_row + k a_step], B (length x columns); flat."""
     for r in range(0, rows, TILE_ROWS):
         for c in range(0, columns, TILE_COLUMNS):
             multiply_tile(
@@ -144,10 +145,10 @@ def decode_backward(
 ) -> None:  # fmt: skip
     """Gradients of features, readout and (as moments) of centres and widths.
 
-    slopes (N, W): columns [2 s^2 | -2 s^2 mu | 0 ..] of a neuron, W = 2 D rounded up to PAD. With q =
-    d(loss)/d(exponent sum) of a point and neuron, per chunk: zeroth (C, N) = sum q and moments
-    (C, N up to PAD, W) = sum q [F^2 | F | 0 ..]. weight_gradient and bias_gradient are per group, or
-    per chunk if there is only one group.
+    slopes (N, W): columns [2 s^2 | -2 s^2 mu | 0 ..] of a neuron, W = 2 D rounded up to PAD. With
+    q = d(loss)/d(exponent sum) of a point and neuron, per chunk: zeroth (C, N) = sum q and moments
+    (C, N up to PAD, W) = sum q [F^2 | F | 0 ..]. weight_gradient and bias_gradient are per group,
+    or per chunk if there is only one group.
     """
     first = _chunk_groups(offsets, features.shape[0])
     for chunk in prange(NUM_CHUNKS):
@@ -267,7 +268,7 @@ def _add_readout_gradient(
     tile_gradient: Any, hidden: Any, run: int, filled: int, out_width: int, hidden_width: int,
     readout_gradient: Any,
 ) -> None:  # fmt: skip
-    """readout_gradient (O x H, padded) += gradient^T hidden over the tile's rows run .. filled - 1."""
+    """readout_gradient (O x H, padded) += gradient^T hidden over rows run .. filled - 1."""
     for o in range(0, out_width, TILE_ROWS):
         for j in range(0, hidden_width, TILE_COLUMNS):
             multiply_tile(
