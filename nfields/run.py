@@ -55,4 +55,6 @@ def report(run: RunFolder, metrics: dict[str, Any]) -> None:
         print("picture:   ", picture)
     if len(pictures) > PICTURES_NAMED:
         print(f"            and {len(pictures) - PICTURES_NAMED} more in {run.evaluation}")
-    print("again:     ", f"python train.py resume={run.path} trainer.max_time=...   trains it longer")
+    print(
+        "again:     ", f"python train.py resume={run.path} trainer.max_time=...   trains it longer"
+    )
