@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from nfields.checkpoint import checkpoint_in_use
@@ -13,7 +14,7 @@ from nfields.errors import ConfigError
 from nfields.export.export import Export, ExportInterrupted, RendersViews
 from nfields.export.film import Channel, render_video
 from nfields.render.cameras import Cameras
-from nfields.render.paths import make_path
+from nfields.render.paths import make_path, strays
 from nfields.stored_run import StoredRun
 
 
@@ -77,6 +78,11 @@ class VideoExport(Export):
             "weights": fingerprint(run.folder.checkpoint),
             "background": self.background,
         }
+        if strays(path, cameras[self.split]):
+            Console(stderr=True, highlight=False, soft_wrap=True).print(
+                f"note: path={self.path} goes far from all photographs, where the scene is a guess; "
+                "path=interpolate stays with them"
+            )
         path = path.to(run.device)
         run.task.eval()
         run.model.eval()

@@ -259,6 +259,18 @@ def make_path(
     )
 
 
+def strays(path: Cameras, cameras: Cameras) -> bool:
+    """True if a path goes where nothing was photographed: the field is a guess there.
+
+    That is, farther from the nearest camera than 0.8 times the typical distance to the focus.
+    """
+    position, _ = _poses(cameras)
+    places, _ = _poses(path)
+    reach = np.median(np.linalg.norm(position - focus_point(cameras), axis=1))
+    away = np.linalg.norm(places[:, None] - position[None], axis=2).min(axis=1)
+    return bool(away.max() > 0.8 * reach)
+
+
 PATHS: dict[str, Callable[[Cameras, int], Cameras]] = {
     "orbit": orbit,
     "spiral": spiral,

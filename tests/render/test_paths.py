@@ -244,6 +244,13 @@ def test_interpolate_visits_all_views_when_there_are_frames_enough():
     assert nearest.max() < 0.02
 
 
+def test_only_a_circle_around_a_scene_seen_from_one_side_strays():
+    around, one_side = scene(), scene(arc=1.0)
+    assert not any(paths.strays(paths.PATHS[name](around, 30), around) for name in NAMES)
+    strays = {name: paths.strays(paths.PATHS[name](one_side, 30), one_side) for name in NAMES}
+    assert strays == {"orbit": True, "spiral": False, "interpolate": False}
+
+
 def test_size_of_the_pictures_keeps_the_vertical_field_of_view():
     path = paths.make_path("orbit", scene(), 3, 100, 60)
     assert path.size(0) == (100, 60)
