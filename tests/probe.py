@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nfields.errors import ConfigError
-from nfields.model.field import Field
+from nfields.model.field import Field, GroupReadout
 from nfields.optimizer import ParameterGroup
 from nfields.task.task import StepResult
 from nfields.task.task import Task as TaskContract
@@ -134,7 +134,7 @@ class Model(Field):
         nn.init.zeros_(self.readout.weight)
         nn.init.zeros_(self.readout.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, groups: GroupReadout | None = None) -> Tensor:
         return self.readout(x)
 
     def initialize(self, x: Tensor, generator: torch.Generator) -> None:
