@@ -73,7 +73,7 @@ class Progress:
         """Draws the line; `used` is the used part of the budget in [0, 1]."""
         self._next = time.perf_counter() + self._every
         rates = f"{steps_per_second:.1f} steps/s  {_short(samples_per_second)} samples/s"
-        # What a narrow terminal cuts off comes last. A single named loss says the same as the total.
+        # What a narrow terminal cuts off comes last; one named loss alone equals the total.
         terms = [name for name in values if name.startswith("loss_")]
         names = [name for name in values if name not in (*HIDDEN, *terms)]
         names += terms if len(terms) > 1 else []
