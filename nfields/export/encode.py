@@ -1,4 +1,5 @@
-"""Frames to a video file: mp4 by ffmpeg (which imageio-ffmpeg brings along), or an animated gif."""
+"""Frames to a video file: mp4 by ffmpeg (which imageio-ffmpeg brings along), or an animated gif, which
+Pillow can make too."""
 
 import secrets
 import subprocess
@@ -18,6 +19,9 @@ MP4_OPTIONS = (
     "-movflags +faststart -f mp4"
 ).split()
 
+# One palette for all frames, so that still parts do not flicker.
+GIF_OPTIONS = "-vf split[a][b];[a]palettegen[p];[b][p]paletteuse -f gif".split()
+
 
 def encode(
     frames: Path, num_frames: int, file: Path, fps: int | float, announce: Callable[[str], None]
@@ -27,22 +31,24 @@ def encode(
     Written under another name and renamed, so `file` is whole at any time. Without ffmpeg an mp4
     becomes a gif of the same name, and `announce` says so. Returns the file written.
     """
-    if file.suffix.lower() != ".gif":
-        try:
-            program = imageio_ffmpeg.get_ffmpeg_exe()
-        except RuntimeError:
+    try:
+        program = imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError:
+        if file.suffix.lower() != ".gif":
             announce("ffmpeg is not to be found, so this becomes a gif; pip install imageio-ffmpeg")
-            file = file.with_suffix(".gif")
-        else:
-            return _replace(file, lambda new: _ffmpeg(program, frames, num_frames, new, fps))
-    return _replace(file, lambda new: _gif(frames, num_frames, new, fps))
+        file = file.with_suffix(".gif")
+        return _replace(file, lambda new: _gif(frames, num_frames, new, fps))
+    options = GIF_OPTIONS if file.suffix.lower() == ".gif" else MP4_OPTIONS
+    return _replace(file, lambda new: _ffmpeg(program, options, frames, num_frames, new, fps))
 
 
-def _ffmpeg(program: str, frames: Path, num_frames: int, file: Path, fps: int | float) -> None:
+def _ffmpeg(
+    program: str, options: list[str], frames: Path, num_frames: int, file: Path, fps: int | float
+) -> None:
     # Started in the folder of the frames: a % in its name would be read as part of the pattern.
     command = [program, "-y", "-nostdin", "-xerror", "-loglevel", "error", "-framerate", f"{fps:g}"]
     command += ["-start_number", "1", "-i", "%05d.png", "-frames:v", str(num_frames)]
-    command += [*MP4_OPTIONS, str(file.resolve())]
+    command += [*options, str(file.resolve())]
     done = subprocess.run(command, cwd=frames, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
@@ -70,7 +76,7 @@ def _gif(frames: Path, num_frames: int, file: Path, fps: int | float) -> None:
 
 def _palette(file: Path) -> Image.Image:
     with Image.open(file) as frame:
-        return frame.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
+        return frame.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE)
 
 
 def _replace(file: Path, write: Callable[[Path], None]) -> Path:

@@ -80,8 +80,8 @@ class VideoExport(Export):
         }
         if strays(path, cameras[self.split]):
             Console(stderr=True, highlight=False, soft_wrap=True).print(
-                f"note: path={self.path} goes far from all photographs, where the scene is a guess; "
-                "path=interpolate stays with them"
+                f"note: path={self.path} goes far from all photographs, where the scene is a "
+                "guess; path=interpolate stays with them"
             )
         path = path.to(run.device)
         run.task.eval()
