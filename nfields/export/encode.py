@@ -1,9 +1,8 @@
-"""Frames to a video file: mp4 by ffmpeg (which imageio-ffmpeg brings along), or an animated gif, which
-Pillow can make too."""
+"""Frames to a video file by ffmpeg, which imageio-ffmpeg brings along; without it, to a gif."""
 
 import secrets
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -43,7 +42,12 @@ def encode(
 
 
 def _ffmpeg(
-    program: str, options: list[str], frames: Path, num_frames: int, file: Path, fps: int | float
+    program: str,
+    options: Sequence[str],
+    frames: Path,
+    num_frames: int,
+    file: Path,
+    fps: int | float,
 ) -> None:
     # Started in the folder of the frames: a % in its name would be read as part of the pattern.
     command = [program, "-y", "-nostdin", "-xerror", "-loglevel", "error", "-framerate", f"{fps:g}"]
