@@ -40,7 +40,8 @@ def _march_ray(
     enter, leave = max(enter, min(a, b)), min(leave, max(a, b))
     a, b = (-half_size - oz) / dz, (half_size - oz) / dz
     enter, leave = max(enter, min(a, b)), min(leave, max(a, b))
-    if not enter < leave:  # a miss, or NaN
+    finite = np.isfinite(ox + oy + oz + direction[0] + direction[1] + direction[2])
+    if not (enter < leave and finite):
         return 0
     ox, oy, oz = origin[0], origin[1], origin[2]
     dx, dy, dz = direction[0], direction[1], direction[2]

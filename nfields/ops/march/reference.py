@@ -50,6 +50,8 @@ def march_reference(
     half_size = float(2 ** (num_cascades - 1))
     enter, leave = box_interval(origins, directions, half_size, near)
     t = enter + jitter * (enter * cone).clamp(dt_min, dt_max)
+    finite = (origins + directions).isfinite().all(dim=1)
+    leave = torch.where(finite, leave, -torch.inf)
     count = torch.zeros_like(t, dtype=torch.int64)
     rays, starts, ends = [], [], []
     while bool((t < leave).any()):
@@ -78,6 +80,6 @@ def march_reference(
     return torch.cat(starts)[order], torch.cat(ends)[order], offsets
 
 
-def num_cascades(aabb_scale: float) -> int:
+def num_cascades(aabb_scale: float | int) -> int:
     """Cascades that cover [-aabb_scale, aabb_scale]^3."""
     return 1 + math.ceil(math.log2(max(aabb_scale, 1)))

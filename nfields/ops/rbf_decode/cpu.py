@@ -3,7 +3,7 @@
 Mapping. One thread a chunk of points; the number of chunks is fixed, so sums do not depend on the
 number of threads. With groups (one readout a ray) a chunk ends where a group ends, so no two
 threads add to the same weights. A chunk goes through its points in tiles of TILE; a tile's
-features, hidden values and gradients and the layer's parameters stay in L1 (40 KB at D = 24, N = 64).
+features, hidden values, gradients and the layer's parameters stay in L1 (40 KB at D = 24, N = 64).
 All sums are small matrix products over register tiles (nfields/ops/simd.py), about 60 % of an AVX2
 core's peak where Numba's own loops reached 20 %; rows are padded to PAD columns for them.
 
