@@ -5,10 +5,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-CODE := nfields scripts tests train.py
 
-# `make demo DEMO="experiment=demo trainer.max_time=10s"` for something smaller.
+# `make demo DEMO="experiment=demo_small" VIDEO="num_frames=8 width=64"` for something smaller.
 DEMO ?= experiment=demo
+VIDEO ?= num_frames=120
 DEMO_RUN := outputs/demo/$(shell date +%Y-%m-%d_%H-%M-%S)_$(shell echo $$PPID)
 
 .PHONY: demo test check format bench clean
@@ -17,9 +17,9 @@ demo: $(INSTALLED)
 	@echo "==> demo 1/2: train task=nerf model=rbfnet on a scene made here, evaluate it"
 	$(BIN)/python train.py $(DEMO) run_dir=$(DEMO_RUN)
 	@echo "==> demo 2/2: render an orbit video"
-	$(BIN)/python scripts/export.py run=$(DEMO_RUN) what=video path=orbit
+	$(BIN)/python scripts/export.py run=$(DEMO_RUN) what=video path=orbit $(VIDEO)
 	@echo "==> demo: look at"
-	@find $(DEMO_RUN) -name '*.png' -o -name '*.mp4' | sort
+	@ls -d $(DEMO_RUN)/evaluation/*.png $(DEMO_RUN)/video/*.mp4
 
 test: $(INSTALLED)
 	@echo "==> test: all tests (some minutes)"
