@@ -1,7 +1,7 @@
 """The visual hull of masked photographs: which cells of a grid no camera sees through.
 
 A cell is outside the hull if some view that sees all of it shows nothing but alpha 0 there. The
-test is conservative: a cell counts as its bounding sphere, the sphere as a square of pixels, and the
+test is conservative: a cell counts as its bounding sphere, the sphere as a square of pixels, the
 masks as their maxima over blocks of pixels, so what alpha > 0 covers in every view always stays.
 A radiance field trained with alpha is empty outside the hull; knowing that before the first
 step saves the steps that would find it out.
