@@ -4,7 +4,7 @@ A grid entry is `features` consecutive floats. Adding eight weighted entries is 
 eight fused multiply-adds of one vector register if it is written as vector code; Numba compiles
 the plain loop to scalar code (two AVX2 cores, 8 levels x 4 features: 2.5 times slower).
 
-Numba's disk cache of a kernel looks at the kernel's own file only: `make clean` after a change here.
+Numba's disk cache looks at the kernel's own file only: `make clean` after a change here.
 """
 
 import math

@@ -122,11 +122,25 @@ def _rows_3d(
             rows[7 * BLOCK + i] = _wrap(_u32(x1 + y1 + z1), num_entries)
 
 
+@njit(inline="always", **_FAST)
+def _rows(
+    dim: int, block: Any, count: int, scale: Any, level: Any, smoothstep: bool, rows: Any,
+    weights: Any,
+) -> None:  # fmt: skip
+    if dim == 2:
+        _rows_2d(block, count, scale, level, smoothstep, rows, weights)
+    else:
+        _rows_3d(block, count, scale, level, smoothstep, rows, weights)
+
+
+# The kernels below are made for constants: a closure over numbers alone is found again in Numba's
+# disk cache, one over a compiled function is not.
+
+
 @cache
 def forward_kernel(dim: int, features: int) -> Any:
     """kernel(x, table, scales, layout, smoothstep, everything, out); all but layout flat."""
     corners = 1 << dim
-    fill = _rows_2d if dim == 2 else _rows_3d
 
     @njit(parallel=True, cache=True, **_FAST)
     def encode(
@@ -142,7 +156,7 @@ def forward_kernel(dim: int, features: int) -> Any:
             weights = np.empty(corners * BLOCK, x.dtype)
             _load_points(x, active, start, count, dim, block)
             for level in range(num_levels):
-                fill(block, count, scales[level], layout[level], smoothstep, rows, weights)
+                _rows(dim, block, count, scales[level], layout[level], smoothstep, rows, weights)
                 first = layout[level, 1]
                 for i in range(count):
                     position = (start + i) * width + level * features
@@ -159,7 +173,6 @@ def table_gradient_kernel(dim: int, features: int) -> Any:
     none, and cost nothing here.
     """
     corners = 1 << dim
-    fill = _rows_2d if dim == 2 else _rows_3d
 
     @njit(parallel=True, cache=True, **_FAST)
     def scatter_levels(
@@ -178,7 +191,7 @@ def table_gradient_kernel(dim: int, features: int) -> Any:
             for start in range(0, num_points, BLOCK):
                 count = min(BLOCK, num_points - start)
                 _load_points(x, active, start, count, dim, block)
-                fill(block, count, scales[level], layout[level], smoothstep, rows, weights)
+                _rows(dim, block, count, scales[level], layout[level], smoothstep, rows, weights)
                 for i in range(count):
                     position = active[start + i] * width + level * features
                     scatter(
@@ -192,7 +205,6 @@ def table_gradient_kernel(dim: int, features: int) -> Any:
 def point_gradient_kernel(dim: int, features: int) -> Any:
     """kernel(x, table, gradient, scales, layout, smoothstep, out): d(loss)/dx, flat (n * dim)."""
     corners = 1 << dim
-    fill = _rows_2d if dim == 2 else _rows_3d
 
     @njit(parallel=True, cache=True, **_FAST)
     def differentiate(
@@ -213,7 +225,7 @@ def point_gradient_kernel(dim: int, features: int) -> Any:
             _load_points(x, everything, 0, count, dim, block)
             for level in range(num_levels):
                 scale, first = scales[level], layout[level, 1]
-                fill(block, count, scale, layout[level], smoothstep, rows, weights)
+                _rows(dim, block, count, scale, layout[level], smoothstep, rows, weights)
                 for i in range(count):
                     for k in range(dim):
                         position = block[k, i] * scale + kind(0.5)

@@ -85,6 +85,9 @@ def _march(
     kind = arrays[0].dtype.type
     options = (kind(near), kind(dt_min), kind(dt_max), kind(cone), max_samples)
     nothing = arrays[3][:0]
+    coarse = cpu.coarsen(arrays[2])
+    box = cpu.occupied_box(coarse).astype(arrays[0].dtype)
+    arrays[3:3] = [coarse, box]
     cpu.march(*arrays, *options, nothing, nothing, offsets.numpy(), False)
     offsets = offsets.cumsum(0)
     starts = origins.new_empty(int(offsets[-1]))

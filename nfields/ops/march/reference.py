@@ -4,7 +4,7 @@ Notation (instant-ngp, arXiv:2201.05989, appendix E):
     cascade k   a grid of G^3 cells over the box [-2^k, 2^k]^3, k < C; the scene is the largest box
     dt(t)       min(max(cone t, dt_min), dt_max): the step grows with the distance
     t_0         where the ray enters the scene (or `near`) + jitter dt
-    t_{i+1}     t_i + dt(t_i)
+    t_{i+1}     t_i + dt(t_i), that is t_0 + i dt_min without a cone
 A step [t_i, t_{i+1}] is a sample if its middle lies in the scene and in an occupied cell, looked up
 in the finest cascade that contains the middle and whose cells are not smaller than the step.
 """
@@ -52,6 +52,7 @@ def march_reference(
     t = enter + jitter * (enter * cone).clamp(dt_min, dt_max)
     finite = (origins + directions).isfinite().all(dim=1)
     leave = torch.where(finite, leave, -torch.inf)
+    t_first, taken = t, 0
     count = torch.zeros_like(t, dtype=torch.int64)
     rays, starts, ends = [], [], []
     while bool((t < leave).any()):
@@ -72,7 +73,8 @@ def march_reference(
         starts.append(t[index])
         ends.append((t + dt)[index])
         count = count + hit
-        t = t + dt
+        taken += 1
+        t = t + dt if cone > 0 else t_first + taken * dt
     offsets = torch.cat([count.new_zeros(1), count.cumsum(0)])
     if not rays:
         return t.new_zeros(0), t.new_zeros(0), offsets
