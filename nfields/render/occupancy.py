@@ -8,8 +8,9 @@ camera's view) are -1 and stay empty.
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from nfields.errors import ConfigError
@@ -17,6 +18,11 @@ from nfields.errors import ConfigError
 # Cells of one update: enough that every cell has its turn within some tens of steps, few enough
 # that an update costs about as much as two steps of training.
 _MAX_CELLS = 1 << 17
+
+
+def _forget_candidates(grid: nn.Module, _: object) -> None:
+    assert isinstance(grid, OccupancyGrid)
+    grid._candidates = None
 
 
 class OccupancyGrid(nn.Module):
@@ -34,6 +40,8 @@ class OccupancyGrid(nn.Module):
         self.cascades, self.cells = cascades, cells
         self.decay, self.threshold = decay, threshold
         shape = (cascades, cells, cells, cells)  # [cascade, z, y, x]
+        self._candidates: Tensor | None = None  # follows from optical_depth
+        self.register_load_state_dict_post_hook(_forget_candidates)
         self.optical_depth: Tensor
         self.bits: Tensor
         self.phase: Tensor
@@ -60,11 +68,14 @@ class OccupancyGrid(nn.Module):
             kept = inside(self.positions(index, 0.5), half_size)
             flat = self.optical_depth.view(-1)
             flat[first : first + self.cells**3] = torch.where(kept, 0.0, -1.0).to(flat.device)
-        self._set_bits(self.optical_depth >= 0)
+        self._candidates = None
+        self._set_bits(self.candidates())
 
-    def allowed(self) -> Bool[Tensor, "cascades cells cells cells"]:
-        """Cells that may hold something."""
-        return self.optical_depth >= 0
+    def candidates(self) -> Int[Tensor, " n"]:
+        """Flat indices of the cells that may hold something."""
+        if self._candidates is None or self._candidates.device != self.bits.device:
+            self._candidates = (self.optical_depth.view(-1) >= 0).nonzero()[:, 0]
+        return self._candidates
 
     @torch.no_grad()
     def update(
@@ -75,17 +86,15 @@ class OccupancyGrid(nn.Module):
     ) -> None:
         """Looks at some cells again, all cells in turn (a part of them if not `everywhere`).
 
-        `optical_depth(points)` is sigma dt_min. A quarter of the allowed cells and a quarter of the
-        occupied ones have their turn, every cell once in four updates.
+        `optical_depth(points)` is sigma dt_min. A quarter of the candidates and a quarter of the
+        occupied cells have their turn, every cell once in four updates.
         """
-        flat = self.optical_depth.view(-1)
-        candidates = (flat >= 0).nonzero()[:, 0]
+        flat, candidates = self.optical_depth.view(-1), self.candidates()
         if everywhere:
             turns = [candidates]
         else:
-            occupied = self._occupied().view(-1).nonzero()[:, 0]
-            turns = [self._turn(candidates), self._turn(occupied)]
-        flat.copy_(torch.where(flat > 0, flat * self.decay, flat))
+            turns = [self._turn(candidates), self._turn(self._occupied())]
+        flat[candidates] *= self.decay
         for index in turns:
             for part in index.split(_MAX_CELLS):
                 jitter = torch.rand(len(part), 3, generator=generator).to(flat.device)
@@ -94,27 +103,28 @@ class OccupancyGrid(nn.Module):
         self.phase += 1
         self._set_bits(self._occupied())
 
-    def _turn(self, index: Tensor) -> Tensor:
+    def _turn(self, index: Int[Tensor, " n"]) -> Int[Tensor, " turn"]:
         step = max(4, -(-len(index) // _MAX_CELLS))
         return index[int(self.phase) % step :: step]
 
-    def _occupied(self) -> Bool[Tensor, "cascades cells cells cells"]:
-        allowed = self.optical_depth.clamp(min=0)
-        count = (self.optical_depth >= 0).sum().clamp(min=1)
-        limit = torch.clamp(allowed.sum() / count, max=self.threshold)
-        return self.optical_depth > limit
+    def _occupied(self) -> Int[Tensor, " n"]:
+        candidates = self.candidates()
+        values = self.optical_depth.view(-1)[candidates]
+        limit = min(float(values.mean()), self.threshold) if len(values) else self.threshold
+        return candidates[values > limit]
 
-    def _set_bits(self, occupied: Bool[Tensor, "cascades cells cells cells"]) -> None:
+    def _set_bits(self, occupied: Int[Tensor, " n"]) -> None:
+        flags = torch.zeros_like(self.optical_depth, dtype=torch.uint8)
+        flags.view(-1)[occupied] = 1
         for cascade in range(1, self.cascades):
             # A coarse cell is occupied if a finer cell inside it is.
-            finer = occupied[cascade - 1].float()[None, None]
-            merged = nn.functional.max_pool3d(finer, 2)[0, 0] > 0
-            low, high = self.cells // 4, self.cells // 4 + self.cells // 2
-            occupied[cascade, low:high, low:high, low:high] |= merged
-        shifts = torch.arange(8, dtype=torch.uint8, device=occupied.device)
-        grouped = occupied.view(*occupied.shape[:3], -1, 8).to(torch.uint8)
-        self.bits.copy_((grouped << shifts).sum(dim=-1, dtype=torch.uint8))
-
-    def occupied_bits(self) -> UInt8[Tensor, "cascades cells cells bytes"]:
-        """The bit field that `march` reads."""
-        return self.bits
+            half, low = self.cells // 2, self.cells // 4
+            merged = flags[cascade - 1].view(half, 2, half, 2, half, 2).amax(dim=(1, 3, 5))
+            part = (slice(low, low + half),) * 3
+            flags[cascade][part] |= merged
+        if flags.device.type == "cpu":
+            packed = torch.from_numpy(np.packbits(flags.numpy(), axis=-1, bitorder="little"))
+        else:
+            shifts = torch.arange(8, dtype=torch.uint8, device=flags.device)
+            packed = (flags.view(*flags.shape[:3], -1, 8) << shifts).sum(-1, dtype=torch.uint8)
+        self.bits.copy_(packed)

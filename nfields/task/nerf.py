@@ -19,7 +19,7 @@ from time import perf_counter
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
@@ -28,7 +28,7 @@ from nfields.errors import ConfigError, DataError
 from nfields.export.comparison import ComparedImage, compare_images
 from nfields.model.field import Field, GroupReadout
 from nfields.ops.composite import composite
-from nfields.ops.march import Samples, march, num_cascades, sample_points
+from nfields.ops.march import march, num_cascades, sample_points
 from nfields.optimizer import ParameterGroup
 from nfields.render.cameras import Cameras, rays, view_rays
 from nfields.render.harmonics import spherical_harmonics
@@ -135,8 +135,8 @@ class NerfTask(Task):
         if self.carve and self.data.has_alpha:
             alphas = [image[..., 3] for image in images]
             self.grid.exclude(lambda centers, half: visual_hull(centers, half, cameras, alphas))
-            self._fit_field_to(self.grid.allowed())
-        cells = self.grid.allowed().view(-1).nonzero()[:, 0]
+            self._fit_field_to(self.grid.candidates())
+        cells = self.grid.candidates()
         if len(cells) == 0:
             raise DataError(
                 f"no cell of the scene is seen by the cameras of {self.data.source} (or all alpha "
@@ -185,6 +185,12 @@ class NerfTask(Task):
         with torch.no_grad():
             error = (seen.rgb - batch.target).square().mean().item()
         num_rays = len(batch.origins)
+        if seen.num_samples == 0 and num_rays >= self.max_rays:
+            raise DataError(
+                f"none of {num_rays:,} rays of a batch met an occupied cell: the cameras of "
+                f"{self.data.source} do not look at the scene box, or the field became empty; "
+                "check the poses and data.scene_scale, or lower model.lr"
+            )
         measures = {
             "psnr": -10 * math.log10(max(error, 1e-10)),
             "rays": float(num_rays),
@@ -216,17 +222,29 @@ class NerfTask(Task):
             backend=self.backend,
         )  # fmt: skip
         points = sample_points(origins, directions, samples, backend=self.backend)
-        values = model(self._to_field(points), self._ray_readout(model, directions, samples))
-        rgb, opacity, depth = composite(
+        # Most rays of a masked scene hit nothing: the rest of the work is for those that do.
+        hit = (samples.offsets.diff() > 0).nonzero()[:, 0]
+        offsets = torch.cat([samples.offsets[:1], samples.offsets[1:][hit]])
+        values = model(self._to_field(points), self._ray_readout(model, directions[hit], offsets))
+        hit_rgb, hit_opacity, hit_depth = composite(
             self._density(values[:, 0]), torch.sigmoid(values[:, 1:]), samples.t_starts,
-            samples.t_ends, samples.offsets, min_transmittance=self.min_transmittance,
+            samples.t_ends, offsets, min_transmittance=self.min_transmittance,
             backend=self.backend,
         )  # fmt: skip
-        rgb = rgb + (1 - opacity)[:, None] * background
-        return Rendering(rgb, opacity, depth, len(points))
+        hit_rgb = hit_rgb + (1 - hit_opacity)[:, None] * background[hit]
+        nothing = background.new_zeros(len(background))
+        return Rendering(
+            background.index_copy(0, hit, hit_rgb),
+            nothing.index_copy(0, hit, hit_opacity),
+            nothing.index_copy(0, hit, hit_depth),
+            len(points),
+        )
 
     def _ray_readout(
-        self, model: Field, directions: Float[Tensor, "n 3"], samples: Samples
+        self,
+        model: Field,
+        directions: Float[Tensor, "n 3"],
+        offsets: Int[Tensor, " n_plus_1"],
     ) -> GroupReadout:
         """Readout of (log density, r, g, b) for every ray: harmonics times coefficients."""
         harmonics = spherical_harmonics(directions, self.sh_degree)
@@ -240,7 +258,7 @@ class NerfTask(Task):
         return GroupReadout(
             torch.cat([density, color], dim=1),
             torch.cat([bias[:1].expand(num_rays, 1), color_bias], dim=1),
-            samples.offsets,
+            offsets,
         )
 
     def _density(self, value: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -249,9 +267,8 @@ class NerfTask(Task):
     def _to_field(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         return (points - self.field_center) / self.field_scale
 
-    def _fit_field_to(self, allowed: Tensor) -> None:
-        """Sets the field's cube to the smallest one around the allowed cells."""
-        index = allowed.view(-1).nonzero()[:, 0]
+    def _fit_field_to(self, index: Int[Tensor, " cells"]) -> None:
+        """Sets the field's cube to the smallest one around the given cells."""
         if len(index) == 0:
             return
         low = self.grid.positions(index, 0.0).amin(dim=0)

@@ -86,6 +86,9 @@ def _march_ray(
     # Without a cone t = origin_t + index dt_min, so that steps can be skipped by a division.
     t, index, dt = origin_t, 0, _step(origin_t, cone, dt_min, dt_max)
     count, skip_to = 0, begin
+    inv_dx = one / dx if dx != 0 else kind(0)
+    inv_dy = one / dy if dy != 0 else kind(0)
+    inv_dz = one / dz if dz != 0 else kind(0)
     while count < max_samples:
         if t + half * dt < skip_to:
             if cone == 0:
@@ -105,7 +108,9 @@ def _march_ray(
         while cascade < num_cascades - 1 and (reach >= size or dt * kind(cells) > kind(2) * size):
             cascade += 1
             size = size * kind(2)
-        px, py, pz = (x / size + one) * scale, (y / size + one) * scale, (z / size + one) * scale
+        inv_size = one / size  # a power of two: exact
+        px, py = (x * inv_size + one) * scale, (y * inv_size + one) * scale
+        pz = (z * inv_size + one) * scale
         ix = min(max(int(np.floor(px)), 0), cells - 1)
         iy = min(max(int(np.floor(py)), 0), cells - 1)
         iz = min(max(int(np.floor(pz)), 0), cells - 1)
@@ -127,13 +132,13 @@ def _march_ray(
             far = kind(1e30)
             if dx != 0:
                 edge = ((ix >> shift) + (1 if dx > 0 else 0)) << shift
-                far = min(far, (kind(edge) - px) * width / dx)
+                far = min(far, (kind(edge) - px) * width * inv_dx)
             if dy != 0:
                 edge = ((iy >> shift) + (1 if dy > 0 else 0)) << shift
-                far = min(far, (kind(edge) - py) * width / dy)
+                far = min(far, (kind(edge) - py) * width * inv_dy)
             if dz != 0:
                 edge = ((iz >> shift) + (1 if dz > 0 else 0)) << shift
-                far = min(far, (kind(edge) - pz) * width / dz)
+                far = min(far, (kind(edge) - pz) * width * inv_dz)
             skip_to = middle + far - kind(1e-4) * width
         if cone == 0:
             index += 1

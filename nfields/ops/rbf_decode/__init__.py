@@ -101,7 +101,8 @@ def _decode(
     shift[:, :num_neurons] = (inv_widths * centers).T
     out = features.new_empty(num_points, weight.shape[1])
     responses = features.new_empty(num_points, num_neurons)
-    cpu.decode(
+    kernel = cpu.decode_kernel(dim, num_neurons, *weight.shape[1:])
+    kernel(
         features.contiguous().numpy(), scale.numpy(), shift.numpy(), weight.contiguous().numpy(),
         bias.contiguous().numpy(), offsets.numpy(), out.numpy(), responses.numpy(),
     )  # fmt: skip
@@ -141,7 +142,8 @@ def _decode_backward(
     slopes[:, dim : 2 * dim] = -2 * square * centers
     zeroth = square.new_zeros(cpu.NUM_CHUNKS, num_neurons)
     moments = square.new_zeros(cpu.NUM_CHUNKS, -(-num_neurons // cpu.PAD) * cpu.PAD, columns)
-    cpu.decode_backward(
+    kernel = cpu.backward_kernel(dim, num_neurons, *weight.shape[1:])
+    kernel(
         gradient.contiguous().numpy(), features.contiguous().numpy(), responses.numpy(),
         slopes.numpy(), weight.contiguous().numpy(), offsets.numpy(), features_gradient.numpy(),
         weight_gradient.numpy(), bias_gradient.numpy(), zeroth.numpy(), moments.numpy(),

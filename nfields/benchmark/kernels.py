@@ -1,0 +1,218 @@
+"""What each kernel buys over its PyTorch reference, as ratios of medians measured in one run.
+
+The two sides take turns, so that a machine whose speed drifts slows both alike; a pair's ratio is
+quoted, never one side's time alone. Compilation and the first call of each side are not counted.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from nfields.config import build, compose
+from nfields.config_check import raise_problems
+from nfields.key_values import option_problems, read_words
+from nfields.machine import environment
+from nfields.ops.grid_encode import GridLayout, grid_encode
+from nfields.ops.mlp import mlp
+from nfields.ops.rbf_decode import rbf_decode
+from nfields.optimizer import Adam
+from nfields.run_folder import write_json
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: seconds of ours and of the other, and the median of the pairs' ratios."""
+
+    name: str
+    ours: float
+    other: float
+    ratio: float
+    versus: str
+
+
+def interleave(
+    name: str, versus: str, ours: Callable[[], Any], other: Callable[[], Any], repeats: int
+) -> Row:
+    """The median seconds of both, called in turn, and the median ratio other / ours."""
+    ours(), other()
+    pairs = [(_seconds(ours), _seconds(other)) for _ in range(repeats)]
+    ratio = statistics.median(b / a for a, b in pairs)
+    return Row(
+        name,
+        statistics.median(a for a, _ in pairs),
+        statistics.median(b for _, b in pairs),
+        ratio,
+        versus,
+    )
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def grid_rows(repeats: int) -> list[Row]:
+    """grid_encode: 16 levels x 2 features, 2^19 entries, 262,144 points along rays."""
+    layout = GridLayout.build(
+        dim=3, num_levels=16, base_resolution=16, max_resolution=2048, log2_entries=19
+    )
+    generator = torch.Generator().manual_seed(0)
+    table = torch.rand(layout.num_entries, 2, generator=generator).requires_grad_()
+    starts = 0.2 + 0.6 * torch.rand(4096, 1, 3, generator=generator)
+    directions = normalize(torch.randn(4096, 1, 3, generator=generator), dim=2)
+    x = (starts + directions * torch.linspace(0, 0.2, 64)[None, :, None]).view(-1, 3)
+    upstream = torch.randn(len(x), 32, generator=generator)
+
+    def forward(backend: str) -> Tensor:
+        with torch.no_grad():
+            return grid_encode(x, table, layout.scales, layout.levels, backend=backend)
+
+    def both(backend: str) -> None:
+        table.grad = None
+        grid_encode(x, table, layout.scales, layout.levels, backend=backend).backward(upstream)
+
+    size = "16 levels x 2, 2^19, 262,144 points"
+    return [
+        interleave(
+            f"grid_encode forward, {size}", "PyTorch reference",
+            lambda: forward("numba"), lambda: forward("reference"), repeats,
+        ),
+        interleave(
+            f"grid_encode forward + backward, {size}", "PyTorch reference",
+            lambda: both("numba"), lambda: both("reference"), repeats,
+        ),
+    ]  # fmt: skip
+
+
+def mlp_rows(repeats: int) -> list[Row]:
+    """mlp: 32-64-64-16 on 131,072 points, forward + backward, against torch.nn on all at once."""
+    network = nn.Sequential(
+        nn.Linear(32, 64, bias=False), nn.ReLU(), nn.Linear(64, 64, bias=False), nn.ReLU(),
+        nn.Linear(64, 16, bias=False),
+    )  # fmt: skip
+    weights = [layer.weight for layer in network if isinstance(layer, nn.Linear)]
+    x = torch.randn(131_072, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    upstream = torch.ones(131_072, 16)
+    return [
+        interleave(
+            "mlp 32-64-64-16 forward + backward, 131,072 points", "torch.nn",
+            lambda: mlp(x, weights).backward(upstream), lambda: network(x).backward(upstream),
+            repeats,
+        )
+    ]  # fmt: skip
+
+
+def rbf_rows(repeats: int) -> list[Row]:
+    """rbf_decode: 24 features, 32 neurons, a readout of 4 values for each of 2,000 rays."""
+    generator = torch.Generator().manual_seed(0)
+    points, dim, neurons, rays = 32_768, 24, 32, 2_000
+    shapes = ((points, dim), (neurons, dim), (neurons, dim), (rays, 4, neurons + dim), (rays, 4))
+    tensors = [
+        (0.3 * torch.randn(*shape, generator=generator)).requires_grad_() for shape in shapes
+    ]
+    offsets = torch.linspace(0, points, rays + 1).long()
+    upstream = torch.randn(points, 4, generator=generator)
+
+    def both(backend: str) -> None:
+        rbf_decode(*tensors, offsets, backend=backend).backward(upstream)
+
+    return [
+        interleave(
+            "rbf_decode forward + backward, 24 -> 32 -> 4 a ray, 32,768 points",
+            "PyTorch reference", lambda: both("numba"), lambda: both("reference"), repeats,
+        )
+    ]  # fmt: skip
+
+
+def training_rows(overrides: Sequence[str], repeats: int) -> list[Row]:
+    """A whole training step of task=nerf model=rbfnet, and one rendered test view."""
+    cfg = compose(["task=nerf", "model=rbfnet", *overrides])
+    data = build(cfg.data)
+
+    def stepper(backend: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
+        words = [f"model.backend={backend}", f"task.backend={backend}"]
+        cfg = compose(["task=nerf", "model=rbfnet", *overrides, *words])
+        task = build(cfg.task, data=data)
+        model = build(cfg.model, in_dim=task.in_dim, out_dim=task.out_dim)
+        generator = torch.Generator().manual_seed(cfg.seed)
+        task.prepare(model, generator)
+        optimizer = Adam(model.parameter_groups(), tuple(cfg.trainer.betas), cfg.trainer.eps)
+        count = 0
+
+        def step() -> None:
+            nonlocal count
+            task.before_step(model, count, generator)
+            result = task.losses(model, task.batch(generator))
+            optimizer.zero_grad(set_to_none=True)
+            torch.stack([*result.losses.values()]).sum().backward()
+            optimizer.step()
+            task.after_step(model, result, count)
+            count += 1
+
+        def render() -> None:
+            task.render_view(model, data.cameras["test"], 0)
+
+        return step, render
+
+    (ours, render), (other, _) = stepper("numba"), stepper("reference")
+    for _ in range(30):
+        ours()  # ray count and learning rates settle; the reference gets the same rays below
+    for _ in range(3):
+        other()
+    width, height = data.cameras["test"].size(0)
+    render()
+    seconds = statistics.median(_seconds(render) for _ in range(repeats))
+    return [
+        interleave("training step, task=nerf", "reference backends", ours, other, repeats),
+        Row(f"rendering a {width} x {height} view, untrained", seconds, seconds, 1.0, "itself"),
+    ]
+
+
+PARTS = {"grid_encode": grid_rows, "mlp": mlp_rows, "rbf_decode": rbf_rows}
+
+
+def run(
+    overrides: Sequence[str],
+    *,
+    only: str | None = None,
+    repeats: int = 5,
+    out: str | None = None,
+) -> list[Row]:
+    """All rows (or those of `only`: grid_encode, mlp, rbf_decode, training), printed as a table.
+
+    `overrides` configure the training part, such as data.path=FOLDER. `out` takes the json.
+    """
+    names = [*PARTS, "training"]
+    if only is not None and only not in names:
+        raise_problems([f"only={only}: choose one of {', '.join(names)}"])
+    machine = environment()
+    print(f"{machine['processor']}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
+    print("| what | ours, ms | other, ms | ratio | against |\n|---|---|---|---|---|")
+    rows: list[Row] = []
+    for name in names if only is None else [only]:
+        made = PARTS[name](repeats) if name in PARTS else training_rows(overrides, repeats)
+        for row in made:
+            print(
+                f"| {row.name} | {1e3 * row.ours:.1f} | {1e3 * row.other:.1f} | "
+                f"{row.ratio:.1f} | {row.versus} |",
+                flush=True,
+            )
+        rows += made
+    if out is not None:
+        write_json(Path(out), {"rows": [vars(row) for row in rows], "machine": machine})
+    return rows
+
+
+def main(words: Sequence[str]) -> None:
+    """python scripts/benchmark.py [only=PART] [repeats=5] [out=FILE] [data.path=FOLDER ...]"""
+    given = read_words(words)
+    raise_problems(option_problems(given.options, [run], "benchmark"))
+    run(given.overrides, **given.options)

@@ -1,0 +1,91 @@
+"""The occupancy grid: bits, turns, decay, excluded cells."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from nfields.errors import ConfigError
+from nfields.ops.march.reference import unpack_bits
+from nfields.render.occupancy import OccupancyGrid
+
+
+def grid(cascades: int = 1) -> OccupancyGrid:
+    return OccupancyGrid(cascades=cascades, cells=16, decay=0.5, threshold=0.01)
+
+
+def ball(points: Tensor) -> Tensor:
+    return (points.norm(dim=1) < 0.5).float()
+
+
+def test_positions_of_centres_round_trip_through_the_bits() -> None:
+    occupancy = grid(cascades=2)
+    index = torch.arange(2 * 16**3)
+    centres = occupancy.positions(index, 0.5)
+    assert centres[: 16**3].abs().max() == 1 - 1 / 16
+    assert centres[16**3 :].abs().max() == 2 - 2 / 16
+
+
+def test_update_finds_a_ball_and_nothing_else() -> None:
+    occupancy = grid()
+    for _ in range(8):
+        occupancy.update(ball, torch.Generator().manual_seed(0), everywhere=True)
+    occupied = unpack_bits(occupancy.bits)[0].view(-1)
+    radius = occupancy.positions(torch.arange(16**3), 0.5).norm(dim=1)
+    reach = 3**0.5 / 16  # half a cell's diagonal
+    assert bool(occupied[radius < 0.5 - reach].all())
+    assert not bool(occupied[radius > 0.5 + reach].any())
+
+
+def test_every_cell_has_its_turn_within_four_updates() -> None:
+    occupancy = grid()
+    seen = torch.zeros(16**3, dtype=torch.bool)
+
+    def look(points: Tensor) -> Tensor:
+        cell = ((points + 1) * 8).long().clamp(0, 15)
+        seen[cell[:, 0] + 16 * (cell[:, 1] + 16 * cell[:, 2])] = True
+        return torch.zeros(len(points))
+
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(4):
+        occupancy.update(look, generator, everywhere=False)
+    assert bool(seen.all())
+
+
+def test_what_became_empty_is_forgotten() -> None:
+    occupancy = grid()
+    generator = torch.Generator().manual_seed(0)
+    occupancy.update(ball, generator, everywhere=True)
+    assert unpack_bits(occupancy.bits).any()
+    for _ in range(30):
+        occupancy.update(lambda p: torch.zeros(len(p)), generator, everywhere=True)
+    assert not (occupancy.optical_depth > 1e-6).any()
+
+
+def test_excluded_cells_stay_empty() -> None:
+    occupancy = grid()
+    occupancy.exclude(lambda centres, half: centres[:, 0] < 0)
+    occupancy.update(lambda p: torch.ones(len(p)), torch.Generator(), everywhere=True)
+    occupied = unpack_bits(occupancy.bits)[0]
+    assert bool(occupied[..., :8].all()) and not bool(occupied[..., 8:].any())
+
+
+def test_a_coarse_cell_is_occupied_where_a_finer_one_is() -> None:
+    occupancy = grid(cascades=2)
+    occupancy.optical_depth[0, 3, 5, 7] = 1.0
+    occupancy.update(lambda p: torch.zeros(len(p)), torch.Generator(), everywhere=False)
+    bits = unpack_bits(occupancy.bits)
+    assert bits[0, 3, 5, 7] and bits[1, 4 + 1, 4 + 2, 4 + 3]
+
+
+def test_state_goes_through_a_state_dict() -> None:
+    first, second = grid(), grid()
+    first.update(ball, torch.Generator().manual_seed(0), everywhere=True)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first.bits, second.bits) and second.phase == 1
+
+
+def test_bad_options_are_refused() -> None:
+    with pytest.raises(ConfigError, match="grid_cells"):
+        OccupancyGrid(cascades=1, cells=12, decay=0.9, threshold=0.01)
+    with pytest.raises(ConfigError, match="grid_decay"):
+        OccupancyGrid(cascades=1, cells=16, decay=1.0, threshold=0.01)

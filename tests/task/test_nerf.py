@@ -1,0 +1,159 @@
+"""nerf: renders what it should for fields known in closed form; trains; restores without images."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import nfields
+from nfields.config import build
+from nfields.data.posed_images import PosedImages
+from nfields.errors import DataError
+from nfields.model.field import Field, GroupReadout
+from nfields.optimizer import Adam, ParameterGroup
+from nfields.task.nerf import NerfTask
+from tests.compare import assert_matches
+
+DATA = ["data=toy_scene", "data.resolution=48", "data.num_train=16", "data.num_test=2"]
+SMALL = ["task.grid_cells=32", "task.samples_per_step=4096", "task.steps_per_unit=48"]
+MODEL = ["model.num_levels=4", "model.log2_entries=13", "model.max_resolution=64"]
+
+
+def make(*overrides: str) -> tuple[NerfTask, Field]:
+    cfg = nfields.compose(["task=nerf", "model=rbfnet", *DATA, *SMALL, *MODEL, *overrides])
+    task = build(cfg.task, data=build(cfg.data))
+    return task, build(cfg.model, in_dim=task.in_dim, out_dim=task.out_dim)
+
+
+class Constant(Field):
+    """The same density (log) and coefficients everywhere."""
+
+    def __init__(self, values: Tensor):
+        super().__init__()
+        self.in_dim, self.out_dim = 3, len(values)
+        self.readout = torch.nn.Linear(1, len(values))
+        with torch.no_grad():
+            self.readout.weight.zero_()
+            self.readout.bias.copy_(values)
+
+    def forward(self, x: Tensor, groups: GroupReadout | None = None) -> Tensor:
+        if groups is None:
+            return self.readout.bias.expand(len(x), -1)
+        if groups.offsets is None:
+            return groups.bias.expand(len(x), -1)
+        return groups.bias[torch.repeat_interleave(groups.offsets.diff())]
+
+    def initialize(self, x: Tensor, generator: torch.Generator) -> None:
+        pass
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        return []
+
+
+def test_constant_field_has_the_opacity_of_its_thickness() -> None:
+    task, _ = make("task.visual_hull=false", "task.density_bias=0.0", "task.steps_per_unit=512")
+    values = torch.zeros(task.out_dim)
+    values[0] = math.log(0.7)
+    origins = torch.tensor([[0.0, 0.0, -3.0]])
+    directions = torch.tensor([[0.0, 0.0, 1.0]])
+    seen = task._render(
+        Constant(values), origins, directions, torch.full((1,), 0.0), torch.ones(1, 3)
+    )
+    expected = torch.tensor([1 - math.exp(-0.7 * 2)])  # the scene box is two units thick
+    assert_matches(seen.opacity, expected, atol=1e-5)  # 1024 factors in float32
+    # All coefficients 0: colour one half, over a white background.
+    assert_matches(seen.rgb[0], 1 - 0.5 * expected.expand(3), atol=1e-5)
+
+
+def test_colour_follows_the_direction_as_the_harmonics_say() -> None:
+    task, _ = make("task.visual_hull=false", "task.density_bias=4.0")
+    values = torch.zeros(task.out_dim)
+    values[1 + 2] = 3.0  # red, l = 1, m = 0: 0.4886 z
+    directions = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]])
+    seen = task._render(
+        Constant(values), -3 * directions, directions, torch.zeros(2), torch.zeros(2, 3)
+    )
+    z = torch.tensor([1.0, -1.0])
+    assert_matches(seen.rgb[:, 0], torch.sigmoid(3 * 0.4886025119029199 * z), atol=1e-4)
+    assert_matches(seen.rgb[:, 1], torch.full((2,), 0.5), atol=1e-4)
+
+
+def test_backends_render_the_same() -> None:
+    task, model = make()
+    task.prepare(model, torch.Generator().manual_seed(0))
+    batch = task.batch(torch.Generator().manual_seed(1))
+    found = task.losses(model, batch).losses["rgb"]
+    task.backend = model.backend = model.encoder.backend = "reference"
+    expected = task.losses(model, batch).losses["rgb"]
+    assert_matches(found, expected, rtol=1e-4)  # float32 through some thousand samples
+
+
+def test_hull_sets_the_field_on_the_object() -> None:
+    task, model = make()
+    task.prepare(model, torch.Generator().manual_seed(0))
+    assert 0.3 < float(task.field_scale) < 1.0
+    assert len(task.grid.candidates()) < 0.5 * task.grid.optical_depth.numel()
+
+
+def train(task: NerfTask, model: Field, steps: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    task.prepare(model, generator)
+    optimizer = Adam(model.parameter_groups(), (0.9, 0.99), 1e-15)
+    for step in range(steps):
+        task.before_step(model, step, generator)
+        result = task.losses(model, task.batch(generator))
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack([*result.losses.values()]).sum().backward()
+        optimizer.step()
+        task.after_step(model, result, step)
+
+
+@pytest.mark.parametrize("decoder", ["rbf", "mlp"])
+def test_a_short_training_reaches_a_quality_floor(decoder: str, tmp_path: Path) -> None:
+    task, model = make(f"model.decoder={decoder}")
+    train(task, model, 150)
+    metrics = task.evaluate(model, tmp_path, None, flip=False)
+    assert metrics["psnr"] > 21  # a white picture has 12
+    assert metrics["protocol"]["background"] == "white"
+    assert (tmp_path / "comparison.png").exists()
+    assert task.validate(model, None)["psnr"] > 20
+    # Depth is exact in the generated scene: most of the surface is found.
+    cameras = task.data.cameras["test"]
+    truth = task.data.truth["test"][0]["depth"]
+    depth = task.render_view(model, cameras, 0)["depth"]
+    both = depth.isfinite() & truth.isfinite()
+    assert both.sum() > 0.8 * truth.isfinite().sum()
+    assert (depth - truth)[both].abs().median() < 0.1
+
+
+def test_rays_follow_the_samples_wanted() -> None:
+    task, model = make()
+    train(task, model, 20)
+    generator = torch.Generator().manual_seed(3)
+    samples = [task.losses(model, task.batch(generator)).num_samples for _ in range(3)]
+    assert all(0.5 * 4096 < number < 2 * 4096 for number in samples)
+
+
+def test_without_images_it_renders_but_does_not_evaluate(tmp_path: Path) -> None:
+    task, model = make()
+    task.prepare(model, torch.Generator().manual_seed(0))
+    bare = PosedImages.from_card(task.data.card())
+    cfg = nfields.compose(["task=nerf", *SMALL])
+    other = build(cfg.task, data=bare)
+    other.load_state_dict(task.state_dict())
+    first = task.render_view(model, task.data.cameras["test"], 0)["rgb"]
+    assert torch.equal(other.render_view(model, bare.cameras["test"], 0)["rgb"], first)
+    with pytest.raises(DataError, match=r"data\.path"):
+        other.evaluate(model, tmp_path, None)
+
+
+def test_cameras_that_never_see_the_scene_are_an_error() -> None:
+    task, model = make()
+    away = task.data.cameras["train"].camera_to_world
+    away[:, :, 2] *= -1  # every camera turns round
+    away[:, :, 0] *= -1
+    task.data.images["train"] = [torch.zeros_like(i) for i in task.data.images["train"]]
+    with pytest.raises(DataError, match="no cell of the scene"):
+        task.prepare(model, torch.Generator().manual_seed(0))
