@@ -55,6 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def fixed_seeds() -> None:
     """Global generators start alike in every test; nfields itself uses none of them."""
+    torch.set_flush_denormal(False)  # a trainer of an earlier test turned it on
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - the global generator is what libraries fall back to
     torch.manual_seed(0)  # noqa: TID251 - the same

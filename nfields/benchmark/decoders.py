@@ -20,7 +20,7 @@ DECODERS = ("rbf", "mlp")
 def run(
     overrides: Sequence[str],
     *,
-    task: Literal["nerf", "image"] = "nerf",
+    task: Literal["nerf", "image"],
     seconds: float | int = 60,
     steps: int | None = None,
     seeds: int = 3,
@@ -61,7 +61,7 @@ def run(
 
 
 def main(words: Sequence[str]) -> None:
-    """python scripts/decoders.py [task=nerf] [seconds=60 | steps=N] [seeds=3] [data.path=...]"""
+    """python scripts/decoders.py task=nerf [seconds=60 | steps=N] [seeds=3] [data.path=...]"""
     given = read_words(words)
     raise_problems(option_problems(given.options, [run], "decoders"))
     run(given.overrides, **given.options)

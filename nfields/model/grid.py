@@ -77,7 +77,7 @@ class PeriodicGridEncoder(nn.Module):
         in_dim: int,
         features: Sequence[int],
         resolutions: Sequence[int],
-        frequencies: Sequence[float],
+        frequencies: Sequence[float | int],
         coefficient_resolution: int | None,
         backend: str,
     ):

@@ -56,4 +56,4 @@ def test_grey_and_alpha_have_their_own_channels(mode: str, channels: int, tmp_pa
     assert task.out_dim == channels
     task.prepare(model, torch.Generator().manual_seed(0))
     metrics = task.evaluate(model, tmp_path / "out", None, flip=False)
-    assert metrics["protocol"]["resolution"] == "20x12"
+    assert metrics["protocol"]["resolution"] == [20, 12]
