@@ -1,4 +1,4 @@
-"""How long threads spin while they wait: set before PyTorch and Numba are loaded, which read it once.
+"""How long threads spin while they wait; set before PyTorch and Numba load, which read it once.
 
 PyTorch and Numba each keep a pool of OpenMP threads, and a training step changes pools dozens of
 times. Sleeping at once makes every change a wake-up: 39.8 ms a step (chair, two cores) against 28.5
@@ -10,6 +10,6 @@ import os
 
 
 def bound_spinning() -> None:
-    """Bounds the spinning of idle OpenMP threads; what the user has set in the environment stays."""
+    """Bounds the spinning of idle OpenMP threads; what the user has set stays."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
