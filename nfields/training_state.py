@@ -23,6 +23,7 @@ from nfields.checkpoint import (
     write_checkpoint,
 )
 from nfields.ema import WeightAverage
+from nfields.model.field import Field
 from nfields.optimizer import Adam
 from nfields.run_folder import RunFolder
 from nfields.running_mean import RunningMean
@@ -33,7 +34,7 @@ from nfields.task.task import Task
 class TrainingState:
     """The parts of a run in the middle of training; `generator` lives on the CPU."""
 
-    model: nn.Module
+    model: Field
     task: Task
     optimizer: Adam
     average: WeightAverage | None

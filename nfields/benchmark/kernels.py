@@ -4,6 +4,9 @@ The two sides take turns, so that a machine whose speed drifts slows both alike;
 quoted, never one side's time alone. Compilation and the first call of each side are not counted.
 """
 
+# pyright: reportCallIssue=false
+# (It takes a list of tensors for one argument.)
+
 import statistics
 import time
 from collections.abc import Callable, Sequence

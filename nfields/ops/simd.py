@@ -7,6 +7,9 @@ the plain loop to scalar code (two AVX2 cores, 8 levels x 4 features: 2.5 times 
 Numba's disk cache looks at the kernel's own file only: `make clean` after a change here.
 """
 
+# pyright: reportCallIssue=false, reportArgumentType=false
+# (Type stubs misjudge calls of jitted functions and of intrinsics.)
+
 import math
 from typing import Any
 

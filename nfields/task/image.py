@@ -82,15 +82,16 @@ class ImageTask(Task):
         self, model: Field, width: int | None = None, height: int | None = None
     ) -> Float[Tensor, "h w c"]:
         """The picture, not clamped, at any size (null: its own)."""
-        width, height = width or self.data.width, height or self.data.height
+        columns = self.data.width if width is None else width
+        rows = self.data.height if height is None else height
         parts = []
-        for index in torch.arange(width * height).split(_CHUNK):
-            row = index.div(width, rounding_mode="floor")
-            x = (2 * (index - row * width) + 1).float() / width - 1
-            y = (2 * row + 1).float() / height - 1
+        for index in torch.arange(columns * rows).split(_CHUNK):
+            row = index.div(columns, rounding_mode="floor")
+            x = (2 * (index - row * columns) + 1).float() / columns - 1
+            y = (2 * row + 1).float() / rows - 1
             coords = torch.stack([x, y], dim=1).to(self.anchor.device)
             parts.append(model(coords).cpu())
-        return torch.cat(parts).view(height, width, -1)
+        return torch.cat(parts).view(rows, columns, -1)
 
     def validate(self, model: Field, generator: torch.Generator | None) -> dict[str, float]:
         """PSNR over the whole picture (every 64th pixel of those above 4 megapixels)."""

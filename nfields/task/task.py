@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nfields.model.field import Field
 from nfields.optimizer import ParameterGroup
 
 
@@ -39,11 +40,11 @@ class Task(nn.Module, ABC):
     data: Any  # its `notes`, sentences about what was skipped or assumed, are shown at the start
 
     @abstractmethod
-    def prepare(self, model: nn.Module, generator: torch.Generator) -> None:
+    def prepare(self, model: Field, generator: torch.Generator) -> None:
         """Initialises the model from real samples; called once for a new run, never on resume."""
 
     @abstractmethod
-    def before_step(self, model: nn.Module, step: int, generator: torch.Generator) -> None:
+    def before_step(self, model: Field, step: int, generator: torch.Generator) -> None:
         """Runs what a step needs first, such as an occupancy update; counts as training time."""
 
     @abstractmethod
@@ -51,19 +52,19 @@ class Task(nn.Module, ABC):
         """Draws one training batch, on the device of the task."""
 
     @abstractmethod
-    def losses(self, model: nn.Module, batch: Any) -> StepResult:
+    def losses(self, model: Field, batch: Any) -> StepResult:
         """Returns losses and measures of a batch; changes neither the model nor the task."""
 
     @abstractmethod
-    def after_step(self, model: nn.Module, result: StepResult, step: int) -> None:
+    def after_step(self, model: Field, result: StepResult, step: int) -> None:
         """Adapts the task to the step just done, such as the number of rays of the next one."""
 
     @abstractmethod
-    def validate(self, model: nn.Module, generator: torch.Generator | None) -> dict[str, float]:
+    def validate(self, model: Field, generator: torch.Generator | None) -> dict[str, float]:
         """Returns measures on a few held-out items, such as {"psnr": 30.1}, in seconds."""
 
     @abstractmethod
-    def evaluate(self, model: nn.Module, folder: Path, limit: int | None) -> dict[str, Any]:
+    def evaluate(self, model: Field, folder: Path, limit: int | None) -> dict[str, Any]:
         """Returns all metrics (flat means, "per_image", "protocol"); pictures go to `folder`."""
 
     @abstractmethod

@@ -1,6 +1,7 @@
 """march: which samples a ray gets; kernel against reference."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,8 @@ def random_rays(num: int) -> tuple[Tensor, Tensor]:
 def test_kernel_gives_the_samples_of_the_reference(cascades: int, cone: float) -> None:
     origins, directions = random_rays(400)
     origins[0], directions[0] = torch.tensor([-5.0, 0.1, 0.2]), torch.tensor([1.0, 0, 0])
-    options = dict(near=0.05, dt_min=0.02, dt_max=0.2, cone=cone, max_samples=100)
+    options: dict[str, Any] = {"near": 0.05, "dt_min": 0.02, "dt_max": 0.2, "cone": cone}
+    options["max_samples"] = 100
     bits, jitter = random_bits(cascades), torch.rand(400, dtype=torch.float64)
     found = march(origins, directions, bits, jitter, **options, backend="numba")
     expected = march(origins, directions, bits, jitter, **options, backend="reference")

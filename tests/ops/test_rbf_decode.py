@@ -1,5 +1,8 @@
 """rbf_decode: closed forms of the Gaussian layer, groups, kernel against reference."""
 
+# pyright: reportCallIssue=false
+# (It takes a list of tensors for one argument.)
+
 import math
 
 import pytest

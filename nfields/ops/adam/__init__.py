@@ -9,6 +9,9 @@ Contract
 Not differentiable. Deterministic for any number of threads. NaN gradients make NaN parameters.
 """
 
+# pyright: reportCallIssue=false, reportArgumentType=false
+# (Type stubs misjudge calls of jitted functions and of intrinsics.)
+
 from torch import Tensor
 
 from nfields.ops.adam import cpu

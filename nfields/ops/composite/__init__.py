@@ -12,6 +12,9 @@ A ray without samples is zero. Gradients: density and color, first order by the 
 through the reference; samples behind the end of a ray have gradient 0. Deterministic.
 """
 
+# pyright: reportCallIssue=false, reportArgumentType=false
+# (Type stubs misjudge calls of jitted functions and of intrinsics.)
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor

@@ -10,6 +10,9 @@ Memory a block touches: 2^d * BLOCK * 8 bytes of rows and weights (8 KB in 3-D, 
 2^d entries a point and level scattered over the level's table, which is what costs.
 """
 
+# pyright: reportCallIssue=false, reportArgumentType=false
+# (Type stubs misjudge calls of jitted functions and of intrinsics.)
+
 from functools import cache
 from typing import Any
 

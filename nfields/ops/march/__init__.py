@@ -14,6 +14,9 @@ No gradients: sample positions are constants of the rendering. Deterministic. A 
 scene, or is not finite, has no samples. `sample_points` turns samples into points.
 """
 
+# pyright: reportCallIssue=false, reportArgumentType=false
+# (Type stubs misjudge calls of jitted functions and of intrinsics.)
+
 from dataclasses import dataclass
 
 import torch

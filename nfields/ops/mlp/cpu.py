@@ -11,6 +11,9 @@ holds its weights as (widths[k], widths[k + 1]) from starts[k] on, `transposed` 
 (widths[k + 1], widths[k]), `biases` (zeros if there are none) from widths-sum on.
 """
 
+# pyright: reportCallIssue=false, reportArgumentType=false
+# (Type stubs misjudge calls of jitted functions and of intrinsics.)
+
 from collections.abc import Sequence
 from typing import Any
 

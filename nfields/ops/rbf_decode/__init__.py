@@ -19,6 +19,9 @@ A point whose incoming gradient is zero is skipped in the backward pass. n = 0 i
 Deterministic for any number of threads. Responses below exp(-87) are 0 (no denormals).
 """
 
+# pyright: reportCallIssue=false, reportArgumentType=false
+# (Type stubs misjudge calls of jitted functions and of intrinsics.)
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor

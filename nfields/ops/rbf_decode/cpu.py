@@ -13,6 +13,9 @@ cancellation. The backward pass reads the saved responses and leaves out the poi
 is zero.
 """
 
+# pyright: reportCallIssue=false, reportArgumentType=false
+# (Type stubs misjudge calls of jitted functions and of intrinsics.)
+
 from functools import cache
 from typing import Any
 
