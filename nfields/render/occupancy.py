@@ -86,7 +86,7 @@ class OccupancyGrid(nn.Module):
     ) -> None:
         """Looks at some cells again, all cells in turn (a part of them if not `everywhere`).
 
-        `optical_depth(points)` is sigma dt_min. A quarter of the candidates and a quarter of the
+        `optical_depth(points)` is sigma dt_min; steps grow with the cascades. A quarter of the candidates and a quarter of the
         occupied cells have their turn, every cell once in four updates.
         """
         flat, candidates = self.optical_depth.view(-1), self.candidates()
@@ -98,7 +98,7 @@ class OccupancyGrid(nn.Module):
         for index in turns:
             for part in index.split(_MAX_CELLS):
                 jitter = torch.rand(len(part), 3, generator=generator).to(flat.device)
-                seen = optical_depth(self.positions(part, jitter))
+                seen = optical_depth(self.positions(part, jitter)) * 2.0 ** (part // self.cells**3)
                 flat[part] = torch.maximum(flat[part], seen)
         self.phase += 1
         self._set_bits(self._occupied())
