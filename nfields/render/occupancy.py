@@ -86,8 +86,9 @@ class OccupancyGrid(nn.Module):
     ) -> None:
         """Looks at some cells again, all cells in turn (a part of them if not `everywhere`).
 
-        `optical_depth(points)` is sigma dt_min; steps grow with the cascades. A quarter of the candidates and a quarter of the
-        occupied cells have their turn, every cell once in four updates.
+        `optical_depth(points)` is sigma dt_min; steps grow with the cascades. A quarter of the
+        candidates and a quarter of the occupied cells have their turn, every cell once in four
+        updates.
         """
         flat, candidates = self.optical_depth.view(-1), self.candidates()
         if everywhere:
