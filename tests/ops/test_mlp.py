@@ -20,7 +20,7 @@ def network(biased: bool) -> tuple[list[Tensor], list[Tensor]]:
 @pytest.mark.parametrize("activate_last", [True, False])
 def test_kernel_has_the_derivatives_of_the_reference(biased: bool, activate_last: bool) -> None:
     weights, biases = network(biased)
-    x = torch.randn(1500, 7, dtype=torch.float64)  # several tiles, the last ones not full
+    x = torch.randn(9000, 7, dtype=torch.float64)  # three chunks, the last one not full
     assert_same_derivatives(
         lambda x, *p: mlp(x, p[:3], p[3:], activate_last=activate_last, backend="numba"),
         lambda x, *p: mlp_reference(x, p[:3], p[3:], activate_last),
