@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nfields.model.field import Field, GroupReadout
+from nfields.model.field import Field, GroupReadout, Kernels, Samples
 from nfields.optimizer import ParameterGroup
 from nfields.run_folder import RunFolder
 from nfields.task.task import StepResult, Task
@@ -37,7 +37,10 @@ class DummyField(Field):
         index = ((x[:, 0] + 1) / 2 * (len(self.table) - 1)).round().long()
         return self.readout(self.table[index])
 
-    def initialize(self, x: Float[Tensor, "m d"], generator: torch.Generator) -> None:
+    def kernels(self, x: Float[Tensor, "n d"]) -> Kernels | None:
+        return None
+
+    def initialize(self, samples: Samples, generator: torch.Generator) -> None:
         with torch.no_grad():
             self.table.normal_(generator=generator)
             self.readout.weight.normal_(generator=generator)
@@ -70,7 +73,7 @@ class DummyTask(Task):
     def prepare(self, model: nn.Module, generator: torch.Generator) -> None:
         self.calls.append("prepare")
         assert isinstance(model, DummyField)
-        model.initialize(torch.rand(16, 1, generator=generator), generator)
+        model.initialize(Samples.uniform(torch.rand(16, 1, generator=generator)), generator)
 
     def before_step(self, model: nn.Module, step: int, generator: torch.Generator) -> None:
         self.calls.append("before_step")

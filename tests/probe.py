@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nfields.errors import ConfigError
-from nfields.model.field import Field, GroupReadout
+from nfields.model.field import Field, GroupReadout, Kernels, Samples
 from nfields.optimizer import ParameterGroup
 from nfields.task.task import StepResult
 from nfields.task.task import Task as TaskContract
@@ -137,7 +137,10 @@ class Model(Field):
     def forward(self, x: Tensor, groups: GroupReadout | None = None) -> Tensor:
         return self.readout(x)
 
-    def initialize(self, x: Tensor, generator: torch.Generator) -> None:
+    def kernels(self, x: Tensor) -> Kernels | None:
+        return None
+
+    def initialize(self, samples: Samples, generator: torch.Generator) -> None:
         pass
 
     def parameter_groups(self) -> list[ParameterGroup]:

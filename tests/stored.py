@@ -21,7 +21,7 @@ from nfields.checkpoint import named_tensors, write_checkpoint
 from nfields.config import config_folder
 from nfields.data.posed_images import PosedImages, SceneTransform
 from nfields.export.comparison import ComparedImage, compare_images
-from nfields.model.field import Field, GroupReadout
+from nfields.model.field import Field, GroupReadout, Kernels, Samples
 from nfields.optimizer import ParameterGroup
 from nfields.render.cameras import Cameras, view_rays
 from nfields.render.paths import orbit
@@ -91,7 +91,10 @@ class FakeField(Field):
     ) -> Float[Tensor, "n out_dim"]:
         return x.norm(dim=1, keepdim=True) - self.radius
 
-    def initialize(self, x: Tensor, generator: torch.Generator) -> None:
+    def kernels(self, x: Tensor) -> Kernels | None:
+        return None
+
+    def initialize(self, samples: Samples, generator: torch.Generator) -> None:
         pass
 
     def parameter_groups(self) -> list[ParameterGroup]:

@@ -28,12 +28,47 @@ class GroupReadout:
     offsets: Int[Tensor, " groups_plus_1"] | None  # None: one group
 
 
+@dataclass(frozen=True)
+class Samples:
+    """Points where a signal lives, drawn uniformly, and how much it varies at each.
+
+    `weights` are at least 0, of mean 1 (all 1 where the task knows nothing better): the gradient
+    of a picture, the closeness to a surface. Kernels are put where the weight is.
+    """
+
+    x: Float[Tensor, "m in_dim"]  # in [-1, 1]
+    weights: Float[Tensor, " m"]
+
+    @staticmethod
+    def uniform(x: Float[Tensor, "m in_dim"]) -> "Samples":
+        """Points of which none counts more than another."""
+        return Samples(x, x.new_ones(len(x)))
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The radial basis functions of a representation, to be looked at.
+
+    In coordinate space they have centres and shapes (covariances: a kernel is at half of its
+    height about one standard deviation from its centre); in feature space only what each
+    answers at given points.
+    """
+
+    centers: Float[Tensor, "k in_dim"] | None = None
+    covariances: Float[Tensor, "k in_dim in_dim"] | None = None
+    responses: Float[Tensor, "n k"] | None = None
+
+
 class Field(nn.Module, ABC):
-    """Coordinates in [-1, 1]^in_dim to out_dim values. A contract without behaviour."""
+    """Coordinates in [-1, 1]^in_dim to out_dim values. A contract without behaviour.
+
+    All parameters count, trained or not: what a representation stores is what it is compared by.
+    """
 
     in_dim: int
     out_dim: int
     readout: nn.Linear  # (out_dim, hidden)
+    size_option: str  # the option whose growth adds parameters, to fit a model to a budget
 
     @abstractmethod
     def forward(
@@ -42,8 +77,12 @@ class Field(nn.Module, ABC):
         """Values at x through the field's own readout, or through that of each point's group."""
 
     @abstractmethod
-    def initialize(self, x: Float[Tensor, "m in_dim"], generator: torch.Generator) -> None:
-        """Sets what depends on where the signal is; x are samples of it. Called once."""
+    def initialize(self, samples: Samples, generator: torch.Generator) -> None:
+        """Sets every parameter, also by where the signal is. Called once."""
+
+    @abstractmethod
+    def kernels(self, x: Float[Tensor, "n in_dim"]) -> Kernels | None:
+        """The field's radial basis functions, their responses at x; None if it has none."""
 
     @abstractmethod
     def parameter_groups(self) -> list[ParameterGroup]:

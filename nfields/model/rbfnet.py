@@ -27,10 +27,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nfields.errors import ConfigError
-from nfields.model.field import Field, GroupReadout
+from nfields.model.field import Field, GroupReadout, Kernels, Samples
 from nfields.model.grid import GridEncoder, PeriodicGridEncoder
 from nfields.ops.mlp import mlp
-from nfields.ops.rbf_decode import grouped_linear, rbf_decode
+from nfields.model.readout import read_out
+from nfields.ops.rbf_decode import rbf_decode
 from nfields.optimizer import ParameterGroup
 
 MAX_NEURONS = 64  # the representation's claim: fewer than 64 units suffice
@@ -76,6 +77,9 @@ class RBFNet(Field):
             )
         self.in_dim, self.out_dim = in_dim, out_dim
         self.decoder, self.backend = decoder, backend
+        self.size_option = {"dense": "max_resolution", "hash": "log2_entries"}.get(
+            encoder, "dif_coefficient_resolution"
+        )
         self.feature_init, self.center_spread = feature_init, center_spread
         self.width_scale, self.linear_term = width_scale, linear_term
         self.lr, self.decoder_lr, self.width_lr = lr, decoder_lr, width_lr
@@ -119,12 +123,12 @@ class RBFNet(Field):
     def forward(
         self, x: Float[Tensor, "n in_dim"], groups: GroupReadout | None = None
     ) -> Float[Tensor, "n out"]:
-        if groups is None:
-            weight, bias, offsets = self.readout.weight[None], self.readout.bias[None], None
-        else:
-            weight, bias, offsets = groups.weight, groups.bias, groups.offsets
         features = self.encoder(x)
         if self.decoder == "rbf":
+            if groups is None:
+                weight, bias, offsets = self.readout.weight[None], self.readout.bias[None], None
+            else:
+                weight, bias, offsets = groups.weight, groups.bias, groups.offsets
             return rbf_decode(
                 features, self.centers, self.log_inv_widths.exp(), weight, bias, offsets,
                 backend=self.backend,
@@ -136,10 +140,10 @@ class RBFNet(Field):
             activate_last=True,
             backend=self.backend,
         )
-        return grouped_linear(hidden, weight, bias, offsets, backend=self.backend)
+        return read_out(hidden, self.readout, groups, self.backend)
 
     @torch.no_grad()
-    def initialize(self, x: Float[Tensor, "m in_dim"], generator: torch.Generator) -> None:
+    def initialize(self, samples: Samples, generator: torch.Generator) -> None:
         for name, parameter in self.encoder.named_parameters():
             low, high = -self.feature_init, self.feature_init
             if "coefficients" in name:
@@ -151,7 +155,7 @@ class RBFNet(Field):
                 _init_linear(layer, math.sqrt(2 / layer.in_features), generator)
             _init_linear(self.readout, math.sqrt(1 / self.readout.in_features), generator)
             return
-        features = self.encoder(x)
+        features = self.encoder(samples.x)
         std = features.std(dim=0) if len(features) > 1 else torch.zeros(features.shape[1])
         std = std.clamp(min=1e-3 * self.feature_init)
         num_neurons, dim = self.centers.shape
@@ -163,6 +167,13 @@ class RBFNet(Field):
         if self.linear_term:
             # Features start small; their readout must not, or they would learn slowly.
             self.readout.weight[:, num_neurons:].normal_(0, 0.1, generator=generator)
+
+    @torch.no_grad()
+    def kernels(self, x: Float[Tensor, "n in_dim"]) -> Kernels | None:
+        if self.decoder == "mlp":
+            return None
+        scaled = (self.encoder(x)[:, None] - self.centers) * self.log_inv_widths.exp()
+        return Kernels(responses=torch.exp(-0.5 * scaled.square().sum(dim=2)))
 
     def parameter_groups(self) -> list[ParameterGroup]:
         grids = [*self.encoder.parameters()]

@@ -17,7 +17,7 @@ from torch.nn.functional import huber_loss, l1_loss, mse_loss
 from nfields.data.image_file import ImageData, ValueBatch
 from nfields.errors import ConfigError
 from nfields.export.comparison import ComparedImage, compare_images
-from nfields.model.field import Field
+from nfields.model.field import Field, Samples
 from nfields.optimizer import ParameterGroup
 from nfields.task.task import StepResult, Task
 
@@ -49,7 +49,7 @@ class ImageTask(Task):
         self.register_buffer("anchor", torch.zeros(()), persistent=False)
 
     def prepare(self, model: Field, generator: torch.Generator) -> None:
-        model.initialize(self.batch(generator).coords, generator)
+        model.initialize(Samples.uniform(self.batch(generator).coords), generator)
 
     def before_step(self, model: Field, step: int, generator: torch.Generator) -> None:
         pass  # nothing to prepare

@@ -26,7 +26,7 @@ from torch.nn.functional import huber_loss
 from nfields.data.posed_images import PosedImages
 from nfields.errors import ConfigError, DataError
 from nfields.export.comparison import ComparedImage, compare_images
-from nfields.model.field import Field, GroupReadout
+from nfields.model.field import Field, GroupReadout, Samples
 from nfields.ops.composite import composite
 from nfields.ops.march import march, num_cascades, sample_points
 from nfields.optimizer import ParameterGroup
@@ -146,7 +146,7 @@ class NerfTask(Task):
         chosen = cells[torch.randint(len(cells), (1 << 14,), generator=generator)]
         points = self.grid.positions(chosen, torch.rand(len(chosen), 3, generator=generator))
         device = self.field_center.device
-        model.initialize(self._to_field(points.to(device)), generator)
+        model.initialize(Samples.uniform(self._to_field(points.to(device))), generator)
 
     def before_step(self, model: Field, step: int, generator: torch.Generator) -> None:
         if step % self.grid_every != 0 or step == 0:

@@ -9,7 +9,7 @@ from torch import Tensor
 import nfields
 from nfields.config import build
 from nfields.errors import ConfigError
-from nfields.model.field import GroupReadout
+from nfields.model.field import GroupReadout, Samples
 from nfields.model.rbfnet import RBFNet
 from nfields.optimizer import Adam
 from tests.compare import assert_matches
@@ -24,7 +24,8 @@ def make(overrides: Sequence[str] = (), in_dim: int = 2, out_dim: int = 3) -> RB
 def initialized(overrides: Sequence[str] = (), seed: int = 0, **sizes: int) -> RBFNet:
     model = make(overrides, **sizes)
     generator = torch.Generator().manual_seed(seed)
-    model.initialize(2 * torch.rand(4096, model.in_dim, generator=generator) - 1, generator)
+    x = 2 * torch.rand(4096, model.in_dim, generator=generator) - 1
+    model.initialize(Samples.uniform(x), generator)
     return model
 
 

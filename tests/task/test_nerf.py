@@ -11,7 +11,7 @@ import nfields
 from nfields.config import build
 from nfields.data.posed_images import PosedImages
 from nfields.errors import DataError
-from nfields.model.field import Field, GroupReadout
+from nfields.model.field import Field, GroupReadout, Kernels, Samples
 from nfields.optimizer import Adam, ParameterGroup
 from nfields.task.nerf import NerfTask
 from tests.compare import assert_matches
@@ -45,7 +45,10 @@ class Constant(Field):
             return groups.bias.expand(len(x), -1)
         return groups.bias[torch.repeat_interleave(groups.offsets.diff())]
 
-    def initialize(self, x: Tensor, generator: torch.Generator) -> None:
+    def kernels(self, x: Tensor) -> Kernels | None:
+        return None
+
+    def initialize(self, samples: Samples, generator: torch.Generator) -> None:
         pass
 
     def parameter_groups(self) -> list[ParameterGroup]:
