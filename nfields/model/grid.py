@@ -34,7 +34,8 @@ class GridEncoder(nn.Module):
         features_per_level: int,
         base_resolution: int,
         max_resolution: int,
-        log2_entries: int,
+        log2_entries: float | int,
+        smoothstep: bool,
         backend: str,
     ):
         super().__init__()
@@ -53,7 +54,7 @@ class GridEncoder(nn.Module):
                 f"{MAX_DENSE_ENTRIES:,}); lower model.max_resolution={max_resolution} or use "
                 "model.encoder=hash"
             )
-        self.backend = backend
+        self.backend, self.smoothstep = backend, smoothstep
         self.out_dim = num_levels * features_per_level
         self.table = nn.Parameter(torch.zeros(layout.num_entries, features_per_level))
         self.scales: Tensor
@@ -64,7 +65,12 @@ class GridEncoder(nn.Module):
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n features"]:
         """Features of all levels side by side, coarse to fine."""
         return grid_encode(
-            0.5 * x + 0.5, self.table, self.scales, self.levels, backend=self.backend
+            0.5 * x + 0.5,
+            self.table,
+            self.scales,
+            self.levels,
+            smoothstep=self.smoothstep,
+            backend=self.backend,
         )
 
 
@@ -100,6 +106,7 @@ class PeriodicGridEncoder(nn.Module):
                 base_resolution=resolution,
                 max_resolution=resolution,
                 log2_entries=30,
+                smoothstep=False,
                 backend=backend,
             )
 

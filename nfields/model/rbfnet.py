@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from nfields.errors import ConfigError
 from nfields.model.field import Field, GroupReadout, Kernels, Samples
 from nfields.model.grid import GridEncoder, PeriodicGridEncoder
-from nfields.ops.mlp import mlp
 from nfields.model.readout import read_out
+from nfields.ops.mlp import mlp
 from nfields.ops.rbf_decode import rbf_decode
 from nfields.optimizer import ParameterGroup
 
@@ -50,7 +50,7 @@ class RBFNet(Field):
         features_per_level: int,
         base_resolution: int,
         max_resolution: int,
-        log2_entries: int,
+        log2_entries: float | int,
         dif_features: Sequence[int],
         dif_resolutions: Sequence[int],
         dif_frequencies: Sequence[float | int],
@@ -101,6 +101,7 @@ class RBFNet(Field):
                 base_resolution=base_resolution,
                 max_resolution=max_resolution,
                 log2_entries=log2_entries,
+                smoothstep=False,
                 backend=backend,
             )
         dim = self.encoder.out_dim

@@ -23,7 +23,7 @@ def test_kernel_has_the_derivatives_of_the_reference(biased: bool, activate_last
     x = torch.randn(9000, 7, dtype=torch.float64)  # three chunks, the last one not full
     assert_same_derivatives(
         lambda x, *p: mlp(x, p[:3], p[3:], activate_last=activate_last, backend="numba"),
-        lambda x, *p: mlp_reference(x, p[:3], p[3:], activate_last),
+        lambda x, *p: mlp_reference(x, p[:3], p[3:], "relu", activate_last),
         (x, *weights, *biases),
         num_operations=9 * 3,
     )

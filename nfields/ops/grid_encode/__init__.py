@@ -44,7 +44,12 @@ class GridLayout:
 
     @staticmethod
     def build(
-        *, dim: int, num_levels: int, base_resolution: int, max_resolution: int, log2_entries: int
+        *,
+        dim: int,
+        num_levels: int,
+        base_resolution: int,
+        max_resolution: int,
+        log2_entries: float | int,
     ) -> "GridLayout":
         """The layout of `num_levels` levels from base to max resolution (cells a side)."""
         if dim not in MAX_DENSE_RESOLUTION:
@@ -57,12 +62,12 @@ class GridLayout:
         if not 3 <= log2_entries <= 30:
             raise ConfigError(f"log2_entries={log2_entries} is outside 3..30")
         steps = max(num_levels - 1, 1)
+        limit = int(2.0**log2_entries) // 8 * 8
         growth = math.log2(max_resolution / base_resolution) / steps
         rows, scales, first = [], [], 0
         for level in range(num_levels):
             scale = float(np.float32(2.0 ** (level * growth) * base_resolution - 1.0))
             resolution = math.ceil(scale) + 1
-            limit = 1 << log2_entries
             entries = min(-(-(resolution**dim) // 8) * 8, limit)
             fits = resolution**dim <= entries and resolution <= MAX_DENSE_RESOLUTION[dim]
             if not fits:

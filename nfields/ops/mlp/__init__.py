@@ -1,10 +1,11 @@
-"""Operation mlp: a small dense network with ReLU between its layers.
+"""Operation mlp: a small dense network with ReLU or sine between its layers.
 
 Contract
     x        (n, inputs)
     weights  one (outputs, inputs) a layer, as in torch.nn.Linear
     biases   one (outputs,) a layer, or an empty list
-    activate_last   ReLU behind the last layer too
+    activation      relu, or sine (sin of the layer; frequencies belong into the weights)
+    activate_last   the activation behind the last layer too
     returns  (n, outputs of the last layer)
 
 Gradients: x, weights, biases, first order with recomputed activations, second order through the
@@ -13,6 +14,7 @@ allowed.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -23,12 +25,15 @@ from nfields.ops.gradient import reference_gradients
 from nfields.ops.mlp import cpu
 from nfields.ops.mlp.reference import mlp_reference
 
+Activation = Literal["relu", "sine"]
+
 
 def mlp(
     x: Float[Tensor, "n inputs"],
     weights: Sequence[Float[Tensor, "_ _"]],
     biases: Sequence[Float[Tensor, " _"]] = (),
     *,
+    activation: Activation = "relu",
     activate_last: bool = False,
     backend: str = "auto",
 ) -> Float[Tensor, "n outputs"]:
@@ -39,20 +44,24 @@ def mlp(
             "and as many biases as weights, or none"
         )
     if uses_reference(backend, "mlp", x):
-        return mlp_reference(x, weights, biases, activate_last)
+        return mlp_reference(x, weights, biases, activation, activate_last)
     require_same_dtype("mlp", x=x, **{f"weights[{k}]": w for k, w in enumerate(weights)})
-    return _mlp(x, list(weights), list(biases), activate_last)
+    return _mlp(x, list(weights), list(biases), activation, activate_last)
 
 
 @torch.library.custom_op("nfields::mlp", mutates_args=(), device_types="cpu")
 def _mlp(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activate_last: bool
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    activation: str,
+    activate_last: bool,
 ) -> Tensor:
-    return cpu.forward(x, weights, biases, activate_last)
+    return cpu.forward(x, weights, biases, activation, activate_last)
 
 
 @_mlp.register_fake
-def _(x, weights, biases, activate_last):
+def _(x, weights, biases, activation, activate_last):
     return x.new_empty(x.shape[0], weights[-1].shape[0])
 
 
@@ -62,22 +71,23 @@ def _mlp_backward(
     x: Tensor,
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
+    activation: str,
     activate_last: bool,
 ) -> list[Tensor]:
     """Gradients of x, every weight, every bias, in one list."""
     x_gradient, weight_gradients, bias_gradients = cpu.backward(
-        gradient.contiguous(), x.contiguous(), weights, biases, activate_last
+        gradient.contiguous(), x.contiguous(), weights, biases, activation, activate_last
     )
     return [x_gradient, *weight_gradients, *bias_gradients]
 
 
 @_mlp_backward.register_fake
-def _(gradient, x, weights, biases, activate_last):
+def _(gradient, x, weights, biases, activation, activate_last):
     return [torch.empty_like(t) for t in (x, *weights, *biases)]
 
 
 def _save(ctx, inputs, output) -> None:
-    x, weights, biases, ctx.activate_last = inputs
+    x, weights, biases, ctx.activation, ctx.activate_last = inputs
     ctx.num_weights = len(weights)
     ctx.save_for_backward(x, *weights, *biases)
 
@@ -85,12 +95,12 @@ def _save(ctx, inputs, output) -> None:
 def _backward(ctx, gradient):
     x, *parameters = ctx.saved_tensors
     weights, biases = parameters[: ctx.num_weights], parameters[ctx.num_weights :]
-    first, *rest = _mlp_backward(gradient, x, weights, biases, ctx.activate_last)
-    return first, rest[: ctx.num_weights], rest[ctx.num_weights :], None
+    first, *rest = _mlp_backward(gradient, x, weights, biases, ctx.activation, ctx.activate_last)
+    return first, rest[: ctx.num_weights], rest[ctx.num_weights :], None, None
 
 
 def _save_backward(ctx, inputs, output) -> None:
-    gradient, x, weights, biases, ctx.activate_last = inputs
+    gradient, x, weights, biases, ctx.activation, ctx.activate_last = inputs
     ctx.num_weights = len(weights)
     ctx.save_for_backward(gradient, x, *weights, *biases)
 
@@ -100,10 +110,12 @@ def _double_backward(ctx, gradient_gradients):
     count = ctx.num_weights
 
     def flat(x: Tensor, *parameters: Tensor) -> Tensor:
-        return mlp_reference(x, parameters[:count], parameters[count:], ctx.activate_last)
+        return mlp_reference(
+            x, parameters[:count], parameters[count:], ctx.activation, ctx.activate_last
+        )
 
     second, x_second, *rest = reference_gradients(flat, inputs, gradient, gradient_gradients)
-    return second, x_second, rest[:count], rest[count:], None
+    return second, x_second, rest[:count], rest[count:], None, None
 
 
 _mlp.register_autograd(_backward, setup_context=_save)

@@ -14,26 +14,46 @@ CHUNK = 4096
 
 
 def _layers(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activate_last: bool
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    activation: str,
+    activate_last: bool,
+    slopes: list[Tensor] | None,
 ) -> list[Tensor]:
-    """Input and output of every layer for one chunk; `weights` are transposed (inputs, outputs)."""
+    """Input and output of every layer for one chunk; `weights` are transposed (inputs, outputs).
+
+    `slopes`, if given, is filled with what the backward pass of each activation multiplies by:
+    the outputs of ReLU, the cosines of sine.
+    """
     values = [x]
     for k, weight in enumerate(weights):
         out = torch.addmm(biases[k], values[-1], weight) if biases else values[-1] @ weight
         if activate_last or k < len(weights) - 1:
-            out.relu_()
+            if activation == "relu":
+                out.relu_()
+                slope = out
+            else:
+                slope = out.cos() if slopes is not None else out
+                out.sin_()
+            if slopes is not None:
+                slopes.append(slope)
         values.append(out)
     return values
 
 
 def forward(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activate_last: bool
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    activation: str,
+    activate_last: bool,
 ) -> Tensor:
     transposed = [w.T for w in weights]
     out = x.new_empty(x.shape[0], weights[-1].shape[0])
     for start in range(0, x.shape[0], CHUNK):
         chunk = slice(start, start + CHUNK)
-        out[chunk] = _layers(x[chunk], transposed, biases, activate_last)[-1]
+        out[chunk] = _layers(x[chunk], transposed, biases, activation, activate_last, None)[-1]
     return out
 
 
@@ -42,6 +62,7 @@ def backward(
     x: Tensor,
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
+    activation: str,
     activate_last: bool,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Gradients of x, of every weight and of every bias."""
@@ -50,13 +71,18 @@ def backward(
     weight_gradients = [torch.zeros_like(w) for w in weights]
     bias_gradients = [torch.zeros_like(b) for b in biases]
     last = len(weights) - 1
+    hidden = last + 1 if activate_last else last  # layers whose output is needed again
     for start in range(0, x.shape[0], CHUNK):
         chunk = slice(start, start + CHUNK)
-        values = _layers(x[chunk], transposed, biases, activate_last)
+        slopes: list[Tensor] = []
+        values = _layers(x[chunk], transposed[:hidden], biases[:hidden], activation, True, slopes)
         back = gradient[chunk]
         for k in range(last, -1, -1):
-            if activate_last or k < last:
-                back = torch.ops.aten.threshold_backward(back, values[k + 1], 0)
+            if k < hidden:
+                if activation == "relu":
+                    back = torch.ops.aten.threshold_backward(back, slopes[k], 0)
+                else:
+                    back = back * slopes[k]
             weight_gradients[k].addmm_(back.T, values[k])
             if biases:
                 bias_gradients[k] += back.sum(dim=0)
