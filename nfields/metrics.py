@@ -6,6 +6,7 @@ is another, higher or lower, number and is not what papers report.
 """
 
 import math
+from typing import Any
 
 import flip_evaluator
 import numpy as np
@@ -23,6 +24,13 @@ pair. 100 dB is a mean squared error of 1e-10, the square of a few roundings of 
 
 SSIM_SIGMA = 1.5  # pixels; with the window of 11 this is the setting of Wang et al. 2004
 SSIM_WINDOW = 11
+SSIM_OPTIONS: dict[str, Any] = {
+    "channel_axis": 2,
+    "data_range": 1.0,
+    "gaussian_weights": True,
+    "sigma": SSIM_SIGMA,
+    "use_sample_covariance": False,
+}
 
 FLIP_PIXELS_PER_DEGREE = 67.02
 """The viewing conditions of the FLIP paper: a 0.7 m wide screen of 3840 pixels, seen from 0.7 m."""
@@ -37,7 +45,7 @@ def psnr(prediction: Image, truth: Image) -> float:
     The peak is 1. Equal images give infinity (store it with `finite_psnr`). No border is cut,
     nothing is rounded to 8 bits. An error of 0.1 everywhere gives 20 dB.
     """
-    prediction, truth = _pair(prediction, truth)
+    prediction, truth = checked_pair(prediction, truth)
     mse = float(np.mean(np.square(prediction.astype(np.float64) - truth)))
     return math.inf if mse == 0 else -10.0 * math.log10(mse)
 
@@ -54,22 +62,14 @@ def ssim(prediction: Image, truth: Image) -> float:
     covariance; computed for each of R, G, B and averaged; the border of five pixels, where the
     window does not fit, is cut.
     """
-    prediction, truth = _pair(prediction, truth)
+    prediction, truth = checked_pair(prediction, truth)
     if min(prediction.shape[:2]) < SSIM_WINDOW:
         height, width = prediction.shape[:2]
         raise ValueError(
             f"SSIM needs images of at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels, "
             f"these have {width} x {height}; use a larger image or a smaller data.downscale"
         )
-    value = structural_similarity(
-        prediction,
-        truth,
-        channel_axis=2,
-        data_range=1.0,
-        gaussian_weights=True,
-        sigma=SSIM_SIGMA,
-        use_sample_covariance=False,
-    )
+    value = structural_similarity(prediction, truth, **SSIM_OPTIONS)
     return float(value)  # pyright: ignore[reportArgumentType]  (a tuple only with full=True)
 
 
@@ -80,7 +80,7 @@ def flip(prediction: Image, truth: Image) -> tuple[float, Float[np.ndarray, "hei
     flip-evaluator at 67.02 pixels per degree, sRGB inputs. The mean is over all pixels. About 2 us
     a pixel; it holds the interpreter's lock, so threads do not help.
     """
-    prediction, truth = _pair(prediction, truth)
+    prediction, truth = checked_pair(prediction, truth)
     parameters = {"ppd": FLIP_PIXELS_PER_DEGREE}
     error, _, _ = flip_evaluator.evaluate(
         truth, prediction, "LDR", applyMagma=False, computeMeanError=False, parameters=parameters
@@ -102,8 +102,8 @@ def definitions(with_flip: bool) -> dict[str, str]:
     return lines
 
 
-def _pair(prediction: Image, truth: Image) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float32 arrays in [0, 1], checked."""
+def checked_pair(prediction: Image, truth: Image) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float32 arrays in [0, 1]; an error in the user's terms for anything else."""
     first, second = _image(prediction, "prediction"), _image(truth, "truth")
     if first.shape != second.shape:
         raise ValueError(
