@@ -93,6 +93,16 @@ def compare_images(
         save_png(
             folder / "comparison.png", contact_sheet(shown, labels, SHEET_COLUMNS, SHEET_WIDTH)
         )
+    return summary(rows, protocol, resolutions, with_flip)
+
+
+def summary(
+    rows: list[dict[str, Any]],
+    protocol: Mapping[str, Any],
+    resolutions: set[tuple[int, int]],
+    with_flip: bool,
+) -> dict[str, Any]:
+    """What is stored of measured images: the means of their rows, the rows, and the protocol."""
     return {
         **{key: mean(rows, key) for key in rows[0] if key != "name"},
         "per_image": rows,

@@ -1,28 +1,34 @@
 """image: a picture as a function of two coordinates.
 
-The field's values are the channels of a pixel in [0, 1], as stored (sRGB); pixels are drawn one
-from each of equal parts of the picture. Metrics are those of the whole picture.
+The field's values are the channels of a pixel (see nfields/data/image_file.py); pixels are drawn
+one from each of equal parts of the picture. Metrics are those of the whole picture, as a screen
+shows it: sRGB, clipped to [0, 1], alpha over white.
 """
 
-from collections.abc import Iterator
+import math
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import huber_loss, l1_loss, mse_loss
 
 from nfields.data.image_file import ImageData, ValueBatch
 from nfields.errors import ConfigError
-from nfields.export.comparison import ComparedImage, compare_images
+from nfields.export.kernel_picture import write_kernels
+from nfields.export.picture import to_uint8
+from nfields.export.whole_picture import compare_picture
 from nfields.model.field import Field, Samples
 from nfields.optimizer import ParameterGroup
 from nfields.task.task import StepResult, Task
 
 # Pixels evaluated at once: a picture of any size is reconstructed in bounded memory.
 _CHUNK = 1 << 16
+# Pixels that the model is initialised from: enough to place 10^5 kernels, seconds of k-means.
+_NUM_SAMPLES = 1 << 18
+_SNAPSHOT_SIDE = 512  # of a picture of the film, at most
 
 
 class ImageTask(Task):
@@ -49,7 +55,16 @@ class ImageTask(Task):
         self.register_buffer("anchor", torch.zeros(()), persistent=False)
 
     def prepare(self, model: Field, generator: torch.Generator) -> None:
-        model.initialize(Samples.uniform(self.batch(generator).coords), generator)
+        """Initialises the model from pixels, weighted by the gradient of the picture."""
+        num = min(_NUM_SAMPLES, self.data.width * self.data.height)
+        index, coords = self.data.draw(num, generator)
+        slopes = torch.from_numpy(self.data.slopes(index))
+        mean = slopes.mean()
+        # A constant picture says nothing about where kernels should be.
+        weights = slopes / mean if mean > 0 else torch.ones_like(slopes)
+        device = self.anchor.device
+        samples = Samples(torch.from_numpy(coords).to(device), weights.to(device))
+        model.initialize(samples, generator)
 
     def before_step(self, model: Field, step: int, generator: torch.Generator) -> None:
         pass  # nothing to prepare
@@ -78,34 +93,46 @@ class ImageTask(Task):
         return []
 
     @torch.no_grad()
+    def render_rows(
+        self, model: Field, first: int, last: int, width: int, height: int
+    ) -> Float[np.ndarray, "rows width c"]:
+        """Rows first .. last - 1 of the picture at any size; values as the model gives them."""
+        values = np.empty(((last - first) * width, self.out_dim), np.float32)
+        for start in range(0, len(values), _CHUNK):
+            index = torch.arange(start, min(start + _CHUNK, len(values)))
+            row = index.div(width, rounding_mode="floor")
+            x = (2 * (index - row * width) + 1).float() / width - 1
+            y = (2 * (row + first) + 1).float() / height - 1
+            coords = torch.stack([x, y], dim=1).to(self.anchor.device)
+            values[start : start + _CHUNK] = model(coords).cpu().numpy()
+        return values.reshape(last - first, width, self.out_dim)
+
     def render(
         self, model: Field, width: int | None = None, height: int | None = None
     ) -> Float[Tensor, "h w c"]:
-        """The picture, not clamped, at any size (null: its own)."""
+        """The whole picture, not clamped, at any size (null: its own)."""
         columns = self.data.width if width is None else width
         rows = self.data.height if height is None else height
-        parts = []
-        for index in torch.arange(columns * rows).split(_CHUNK):
-            row = index.div(columns, rounding_mode="floor")
-            x = (2 * (index - row * columns) + 1).float() / columns - 1
-            y = (2 * row + 1).float() / rows - 1
-            coords = torch.stack([x, y], dim=1).to(self.anchor.device)
-            parts.append(model(coords).cpu())
-        return torch.cat(parts).view(rows, columns, -1)
+        return torch.from_numpy(self.render_rows(model, 0, rows, columns, rows))
+
+    def snapshot(self, model: Field) -> UInt8[np.ndarray, "h w 3"]:
+        """The picture as it is now, small: a frame of the film of the fit."""
+        width, height = self._small_size(_SNAPSHOT_SIDE)
+        return to_uint8(self.data.displayed(self.render_rows(model, 0, height, width, height)))
 
     def validate(self, model: Field, generator: torch.Generator | None) -> dict[str, float]:
         """PSNR over the whole picture (every 64th pixel of those above 4 megapixels)."""
-        image = self.data.require_image()
+        pixels = self.data.require_pixels()
         total = self.data.width * self.data.height
         index = torch.arange(0, total, 1 if total <= 1 << 22 else 64)
         squares = 0.0
         with torch.no_grad():
             for part in index.split(_CHUNK):
                 coords = self.data.pixel_coords(part).to(self.anchor.device)
-                truth = image.reshape(total, -1)[part]
-                squares += (model(coords).cpu().clamp(0, 1) - truth).square().sum().item()
-        error = squares / (len(index) * self.data.num_channels)
-        return {"psnr": -10 * torch.log10(torch.tensor(max(error, 1e-10))).item()}
+                seen = self.data.displayed(model(coords).cpu().numpy())
+                difference = seen - self.data.displayed(pixels[part.numpy()])
+                squares += float(np.square(difference, dtype=np.float64).sum())
+        return {"psnr": -10 * math.log10(max(squares / (3 * len(index)), 1e-10))}
 
     def evaluate(
         self,
@@ -116,36 +143,31 @@ class ImageTask(Task):
         num_pictures: int | None = None,
         flip: bool = True,
     ) -> dict[str, Any]:
-        """Metrics of the whole picture, with the reconstruction and its error."""
-        truth = self.data.require_image()
-
-        def compared() -> Iterator[ComparedImage]:
-            started = perf_counter()
-            seen = self.render(model)
-            yield ComparedImage(
-                name="image",
-                prediction=_three_channels(seen.clamp(0, 1)),
-                truth=_three_channels(truth),
-                seconds=perf_counter() - started,
-            )
-
-        has_alpha = self.data.num_channels == 4
-        return compare_images(
-            compared(),
-            folder=folder,
+        """Metrics of the whole picture, with the reconstruction, its error and the kernels."""
+        data, pixels = self.data, self.data.require_pixels()
+        width, height = data.width, data.height
+        with_pictures = (self.num_pictures if num_pictures is None else num_pictures) > 0
+        measured = compare_picture(
+            lambda first, last: data.displayed(self.render_rows(model, first, last, width, height)),
+            lambda first, last: data.displayed(pixels.rows(first, last)),
+            width,
+            height,
+            folder=folder if with_pictures else None,
             protocol={
                 "split": "all pixels",
-                "background": "white" if has_alpha else "none",
+                "background": "white" if data.num_channels == 4 else "none",
                 "color_space": "sRGB",
+                "range": "both clipped to [0, 1]",
             },
-            total=1,
-            num_pictures=self.num_pictures if num_pictures is None else num_pictures,
             with_flip=flip,
         )
+        if with_pictures:
+            write_kernels(model, lambda w, h: self._shown(model, w, h), width, height, folder)
+        return measured
 
+    def _shown(self, model: Field, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
+        return to_uint8(self.data.displayed(self.render_rows(model, 0, height, width, height)))
 
-def _three_channels(image: Float[Tensor, "h w c"]) -> Float[Tensor, "h w 3"]:
-    """Grey repeated, alpha over white."""
-    if image.shape[2] == 4:
-        return image[..., :3] * image[..., 3:] + 1 - image[..., 3:]
-    return image.expand(*image.shape[:2], 3) if image.shape[2] == 1 else image
+    def _small_size(self, side: int) -> tuple[int, int]:
+        factor = min(1.0, side / max(self.data.width, self.data.height))
+        return max(1, round(self.data.width * factor)), max(1, round(self.data.height * factor))
