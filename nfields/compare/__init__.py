@@ -1,0 +1,1 @@
+"""Runs side by side: collected from folders, or trained at matched budgets; table and plots."""
