@@ -278,7 +278,7 @@ def test_no_point_one_point_one_neighbour_and_all_kernels(
 ) -> None:
     inputs = setting(num_points, 5, 2, 3)
     features = inputs["features"].requires_grad_()
-    inputs |= {"kernel": "ivq", "num_neighbors": num_neighbors, "normalize": True}
+    inputs.update({"kernel": "ivq", "num_neighbors": num_neighbors, "normalize": True})
     found = rbf_interp(**inputs)
     expected = rbf_interp(**inputs, backend="reference")
     assert found.shape == (num_points, WIDTH)
@@ -288,7 +288,14 @@ def test_no_point_one_point_one_neighbour_and_all_kernels(
 
 
 def test_wrong_arguments_are_refused() -> None:
-    inputs = setting(4, 5, 2, 3) | {"kernel": "ivq", "num_neighbors": 4, "normalize": True}
+    inputs = setting(4, 5, 2, 3)
+    inputs.update(
+        {
+            "kernel": "ivq",
+            "num_neighbors": 4,
+            "normalize": True,
+        }
+    )
     with pytest.raises(ValueError, match=r"num_neighbors=6 must be in 1\.\.5"):
         rbf_interp(**(inputs | {"num_neighbors": 6}))
     with pytest.raises(ValueError, match="numbers a shape"):
