@@ -22,7 +22,7 @@ from nfields.run_folder import RunFolder, read_json
 # What does not change what is learned or how fast; runs that differ in nothing else are one row.
 FREE_KEYS = (
     *("seed", "name", "run_dir", "resume", "logger", "choices", "eval_limit"),
-    *("trainer.progress_every", "trainer.checkpoint_every"),
+    *("trainer.progress_every", "trainer.checkpoint_every", "trainer.snapshots"),
 )
 NOT_MEASURES = (*TRAINING_FACTS, "evaluate_seconds")
 SWEEP_FILE = "multirun.yaml"

@@ -1,0 +1,1 @@
+"""How a model learns, apart from any signal: its spectrum, tangent kernel, speed and gradients."""
