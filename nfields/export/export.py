@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from jaxtyping import Float
 from torch import Tensor
 
 from nfields.model.field import Field
@@ -41,4 +43,15 @@ class RendersViews(Protocol):
         """The picture of a view: rgb (h, w, 3) in [0, 1], depth (h, w) along the ray, opacity (h,
         w); perhaps normals (h, w, 3), unit, in the world's axes.
         """
+        ...
+
+
+@runtime_checkable
+class RendersPicture(Protocol):
+    """What a task offers whose field is a picture; its data says size, channels and transfer."""
+
+    def render_rows(
+        self, model: Field, first: int, last: int, width: int, height: int
+    ) -> Float[np.ndarray, "rows width c"]:
+        """Rows first .. last - 1 of the picture at any size; values as the model gives them."""
         ...
