@@ -16,6 +16,7 @@ from torch import Tensor
 from nfields.budget import Budget, Clock, format_duration, parse_duration, parse_targets
 from nfields.ema import WeightAverage
 from nfields.errors import ConfigError
+from nfields.export.fit_film import FitFilm, TakesSnapshots
 from nfields.interrupt import Interrupt, TrainingInterrupted
 from nfields.logger import Logger
 from nfields.logger.jsonl import JsonLines
@@ -73,6 +74,7 @@ class Trainer:
         eval_every: int | None,
         checkpoint_every: str | float | int | None,
         progress_every: str | float | int,
+        snapshots: int,
     ):
         self.budget = Budget(
             max_steps, parse_duration(max_time, "trainer.max_time"), parse_targets(stop_at)
@@ -98,7 +100,9 @@ class Trainer:
                 "trainer.stop_at is checked at validations, and trainer.eval_every is null; "
                 "set trainer.eval_every, for example 200"
             )
-        self.threads, self.deterministic = threads, deterministic
+        if snapshots < 0:
+            raise ConfigError(f"trainer.snapshots={snapshots} must be at least 1, or 0 for none")
+        self.threads, self.deterministic, self.snapshots = threads, deterministic, snapshots
         self.betas, self.eps = (float(betas[0]), float(betas[1])), eps
         self.ema, self.log_every, self.eval_every = ema, log_every, eval_every
 
@@ -117,6 +121,11 @@ class Trainer:
         same options and threads, the result has the same bits as if training had never stopped
         (as far as the budget is in steps). Raises TrainingInterrupted after Ctrl-C or SIGTERM.
         """
+        if self.snapshots > 0 and not isinstance(task, TakesSnapshots):
+            raise ConfigError(
+                f"trainer.snapshots={self.snapshots}: this task has no picture to show while it is "
+                "trained (task=image has one); set trainer.snapshots=0"
+            )
         num_threads = use_threads(self.threads)
         torch.use_deterministic_algorithms(self.deterministic)
         if self.device.type == "cuda":
@@ -207,6 +216,7 @@ class Trainer:
                 loggers=all_loggers,
                 progress=progress,
                 interrupt=interrupt,
+                film=FitFilm(run.path / "snapshots", self.snapshots) if self.snapshots else None,
             )
             return loop.train()
         finally:

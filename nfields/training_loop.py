@@ -1,12 +1,14 @@
 """Step after step: the clock, the learning rate, and what comes between steps.
 
 A step is before_step, batch, losses, backward, optimiser, after_step. Everything else (validation,
-logs, checkpoints, and one discarded step that compiles kernels) happens while the clock stands.
+logs, checkpoints, frames of a film, and one discarded step that compiles kernels) happens while the
+clock stands.
 """
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor
 from nfields.budget import Budget, Clock
 from nfields.checkpoint import checkpoint_in_use, read_state
 from nfields.errors import ConfigError
+from nfields.export.fit_film import FitFilm, TakesSnapshots
 from nfields.interrupt import Interrupt
 from nfields.logger import Logger
 from nfields.machine import peak_memory_bytes
@@ -45,6 +48,7 @@ class TrainingLoop:
     loggers: Sequence[Logger]
     progress: Progress
     interrupt: Interrupt
+    film: FitFilm | None
     _saved_at: float = field(default=0.0, init=False)
     _values: dict[str, float] = field(default_factory=dict, init=False)  # on the progress line
 
@@ -53,6 +57,7 @@ class TrainingLoop:
         state, clock = self.state, self.clock
         if self._stop_reason() is None and self.interrupt.signal_number is None:
             self._rehearse()
+            self._start_film()
         self._saved_at = time.perf_counter()
         clock.start()
         try:
@@ -73,7 +78,11 @@ class TrainingLoop:
         if reason is not None and state.step % self.log_every != 0 and state.running.means():
             self._log()
         self._show()
+        if reason is not None and self.film is not None:
+            self._snapshot(self.film)
         self._save()
+        if reason is not None and self.film is not None:
+            self.film.make_or_say_why_not(self.progress.note)
         return reason
 
     def _stop_reason(self) -> str | None:
@@ -127,6 +136,7 @@ class TrainingLoop:
             or (self.eval_every is not None and step % self.eval_every == 0)
             or self._is_checkpoint_due()
             or self.progress.is_due()
+            or (self.film is not None and self.film.is_due(step))
         )
 
     def _is_checkpoint_due(self) -> bool:
@@ -144,6 +154,8 @@ class TrainingLoop:
         if self.eval_every is not None and state.step % self.eval_every == 0:
             state.validation = self._measure()
             self._record({f"validation_{name}": v for name, v in state.validation.items()})
+        if self.film is not None and self.film.is_due(state.step):
+            self._snapshot(self.film)
         if self._is_checkpoint_due():
             self._save()
         if self.progress.is_due():
@@ -174,15 +186,32 @@ class TrainingLoop:
 
     def _measure(self) -> dict[str, float]:
         """Returns the task's quick validation, on the same held-out items every time."""
-        state = self.state
         generator = torch.Generator().manual_seed(self.seed)
+        with self._evaluated():
+            return self.state.task.validate(self.state.model, generator)
+
+    def _start_film(self) -> None:
+        if self.film is not None:
+            self.film.forget_after(self.state.step)
+            if self.film.is_due(self.state.step):
+                self._snapshot(self.film)
+
+    def _snapshot(self, film: FitFilm) -> None:
+        task = self.state.task
+        assert isinstance(task, TakesSnapshots), "Trainer.fit checks this"
+        with self._evaluated():
+            picture = task.snapshot(self.state.model)
+        film.add(self.state.step, self.clock.seconds, picture)
+
+    @contextmanager
+    def _evaluated(self) -> Iterator[None]:
+        """Lets model and task be looked at as at the end: evaluation mode, averaged weights."""
+        state = self.state
         for module in state.modules.values():
             module.eval()
         try:
-            if state.average is None:
-                return state.task.validate(state.model, generator)
-            with state.average.swapped_in():
-                return state.task.validate(state.model, generator)
+            with nullcontext() if state.average is None else state.average.swapped_in():
+                yield
         finally:
             for module in state.modules.values():
                 module.train()

@@ -130,6 +130,7 @@ def make_trainer(**changes: Any) -> Trainer:
         "eval_every": None,
         "checkpoint_every": None,
         "progress_every": 1000.0,
+        "snapshots": 0,
     }
     return Trainer(**(options | changes))
 
