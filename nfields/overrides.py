@@ -17,12 +17,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nfields.config_check import did_you_mean, join, raise_problems, show
 
-OPEN_MAPPINGS = ("trainer.stop_at",)  # their keys are the user's, so a new one needs no `+`
+# Their keys are the user's, so a new one needs no `+`.
+OPEN_MAPPINGS = ("trainer.stop_at", "data.classes", "data.select")
 
 
 def opened(text: str) -> str:
     """The override, allowed to bring a new key if it is one of an open mapping."""
-    return f"++{text}" if text.startswith(tuple(f"{name}." for name in OPEN_MAPPINGS)) else text
+    starts = tuple(f"{name}{next_}" for name in OPEN_MAPPINGS for next_ in ".=")
+    return f"++{text}" if text.startswith(starts) else text
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:

@@ -242,21 +242,29 @@ class SphereData:
             )
         return self.train, self.test
 
-    def truth_at(self, latitudes: Degrees, longitudes: Degrees) -> Truth | None:
-        """What the file says anywhere: the value of the nearest place, NaN or -1 for none.
+    def truth_near(self, latitudes: Degrees, longitudes: Degrees) -> SpherePoints:
+        """What the file says anywhere: the places that stand for the positions, and their values.
 
-        None if this was restored from a card.
+        NaN, or the label -1, where the file knows nothing; there the positions stay as they are.
         """
+        ones = np.ones(len(latitudes))
         if self._board is not None:
-            return self._board.labels(latitudes, longitudes)
-        if self._stored is None:
-            return None
-        assert self._values is not None and self._is_valid is not None
-        index = self._stored.places.nearest(latitudes, longitudes)
+            labels = self._board.labels(latitudes, longitudes)
+            return SpherePoints(latitudes, longitudes, labels, ones)
+        self.require()
+        assert self._stored is not None and self._values is not None
+        assert self._is_valid is not None
+        places = self._stored.places
+        index = places.nearest(latitudes, longitudes)
         is_known = (index >= 0) & self._is_valid[index]
+        near_latitudes, near_longitudes = places.positions(index)
+        near_latitudes = np.where(is_known, near_latitudes, latitudes)
+        near_longitudes = np.where(is_known, near_longitudes, longitudes)
         if self.kind == "classification":
-            return np.where(is_known, self._values[index], -1)
-        return np.where(is_known[:, None], self._values[index].astype(np.float64), np.nan)
+            values = np.where(is_known, self._values[index], -1)
+        else:
+            values = np.where(is_known[:, None], self._values[index].astype(np.float64), np.nan)
+        return SpherePoints(near_latitudes, near_longitudes, values, ones)
 
     def to_user(self, values: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
         """Standardised values in the user's units."""

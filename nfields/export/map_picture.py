@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from nfields.export.color_map import ColorMap, colorize
@@ -23,7 +23,7 @@ AtPlaces = Callable[[np.ndarray, np.ndarray], Values]
 """Values (n, c) or labels (n) at latitudes and longitudes; NaN or -1 where nothing is known."""
 
 _UNKNOWN = (190, 190, 190)
-_COAST = (20, 20, 20)
+_COAST, _COAST_ON_DARK = (20, 20, 20), (150, 150, 150)
 _GAP = 10  # pixels between the parts of a sheet
 # Matplotlib's tab20, dark ones first: colours that differ, for classes without an order.
 _PALETTE = (
@@ -49,8 +49,8 @@ class NumberScale:
 
     def legend(self, width: int) -> Picture:
         """A bar with round numbers under it and the label at its right."""
-        font = ImageFont.load_default(float(np.clip(width / 45, 11, 16)))
-        line = round(font.size * 1.3)
+        size = _font_size(width)
+        font, line = ImageFont.load_default(size), round(size * 1.3)
         left, right = round(width * 0.12), round(width * 0.88)
         picture = Image.new("RGB", (width, 12 + 2 * line + 8), PAPER)
         bar = colorize(np.linspace(0, 1, right - left)[None].repeat(12, axis=0), self.colors)
@@ -81,8 +81,8 @@ class ClassScale:
 
     def legend(self, width: int) -> Picture:
         """Swatches with names, as many a line as there is room for."""
-        font = ImageFont.load_default(float(np.clip(width / 45, 11, 16)))
-        line = round(font.size * 1.5)
+        size = _font_size(width)
+        font, line = ImageFont.load_default(size), round(size * 1.5)
         shown = [*self.names[:20]]
         palette = self.palette or class_colors(len(self.names))
         places, x, y = [], 8.0, 4.0
@@ -132,32 +132,59 @@ def map_of(
     is_inside = np.isfinite(latitudes)
     picture = np.full((*latitudes.shape, 3), 255, np.uint8)
     picture[is_inside] = scale.paint(at(latitudes[is_inside], longitudes[is_inside]))
-    return _with_lines(picture, is_inside, projection, coastlines)
+    is_dark = isinstance(scale, NumberScale) and scale.colors == "magma"
+    color = _COAST_ON_DARK if is_dark else _COAST
+    return _with_lines(picture, projection, coastlines, color)
 
 
-def sheet(
-    at: AtPlaces,
-    scale: Scale,
-    caption: str,
+@dataclass(frozen=True)
+class Panel:
+    """One sheet: what is drawn, in which colours, under which caption."""
+
+    at: AtPlaces
+    scale: Scale
+    caption: str
+
+
+def sheets(
+    panels: Sequence[Panel],
     width: int,
     coastlines: Sequence[Float[np.ndarray, "n 2"]] = (),
     center: float | int = 0.0,
-) -> Picture:
-    """The Mollweide map over both poles (longitude `center` faces down, resp. up), with legend."""
-    whole = map_of(at, scale, Mollweide(center), width, coastlines)
+) -> list[Picture]:
+    """Of each panel the Mollweide map, its legend and both poles; all of one size.
+
+    `center` is the longitude in the middle of the map; it points down at the north pole and up at
+    the south pole, so that east is to its right in all three.
+    """
+    legends = [panel.scale.legend(width) for panel in panels]
+    height = max(len(legend) for legend in legends)
+    result = []
     size = (width - 3 * _GAP) // 2
-    # Seen from above a pole, `right` is 90 degrees east of the longitude that faces down.
-    poles = [
-        labelled(map_of(at, scale, Orthographic(latitude, center), size, coastlines), name)
-        for latitude, name in ((90, "north pole"), (-90, "south pole"))
-    ]
-    pair = side_by_side(poles)
-    white = np.full((len(pair), width, 3), 255, np.uint8)
-    start = (width - pair.shape[1]) // 2
-    white[:, start : start + pair.shape[1]] = pair
     space = np.full((_GAP, width, 3), 255, np.uint8)
-    parts = [labelled(whole, caption), space, scale.legend(width), space, white]
-    return np.concatenate(parts, axis=0)
+    for panel, legend in zip(panels, legends, strict=True):
+        whole = map_of(panel.at, panel.scale, Mollweide(center), width, coastlines)
+        views = (
+            (Orthographic(90, center), "north pole"),
+            (Orthographic(-90, center), "south pole"),
+        )
+        poles = [
+            labelled(map_of(panel.at, panel.scale, projection, size, coastlines), name)
+            for projection, name in views
+        ]
+        pair = side_by_side(poles)
+        start = (width - pair.shape[1]) // 2
+        sides = ((0, 0), (start, width - pair.shape[1] - start), (0, 0))
+        below = ((0, height - len(legend)), (0, 0), (0, 0))
+        parts = [
+            labelled(whole, panel.caption),
+            space,
+            np.pad(legend, below, constant_values=255),
+            space,
+            np.pad(pair, sides, constant_values=255),
+        ]
+        result.append(np.concatenate(parts, axis=0))
+    return result
 
 
 def class_colors(num: int) -> list[tuple[int, int, int]]:
@@ -184,18 +211,22 @@ def round_up(value: float) -> float:
     return float(f"{next(f for f in (1, 2, 5, 10) if f * power >= value * (1 - 1e-9)) * power:.3g}")
 
 
+def _font_size(width: int) -> float:
+    return float(np.clip(width / 45, 11, 20))
+
+
 def _with_lines(
     picture: Picture,
-    is_inside: Bool[np.ndarray, "h w"],
     projection: Projection,
     coastlines: Sequence[Float[np.ndarray, "n 2"]],
+    color: tuple[int, int, int],
 ) -> Picture:
     """The picture with coastlines; lines are cut where they leave the map or cross its seam."""
     if not coastlines:
         return picture
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
-    height, width = is_inside.shape
+    height, width = picture.shape[:2]
     half_x, half_y = projection.extent
     for line in coastlines:
         x, y = projection.forward(line[:, 0], line[:, 1])
@@ -207,5 +238,5 @@ def _with_lines(
         breaks = np.flatnonzero(jump | ~is_seen[1:] | ~is_seen[:-1]) + 1
         for part in np.split(np.stack([column, row], axis=1), breaks):
             if len(part) > 1 and np.isfinite(part).all():
-                draw.line([(float(c), float(r)) for c, r in part], fill=_COAST, width=1)
+                draw.line([(float(c), float(r)) for c, r in part], fill=color, width=1)
     return np.asarray(image)

@@ -9,7 +9,8 @@ radius, from -extent to extent.
 """
 
 import math
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -27,21 +28,21 @@ class Pixels(NamedTuple):
     longitudes: Float[np.ndarray, "h w"]
 
 
-class Projection(Protocol):
-    """What a map is drawn by."""
+class Projection(ABC):
+    """What a map is drawn by; a contract without behaviour."""
 
     extent: tuple[float, float]  # of x and y: half the width and half the height
 
+    @abstractmethod
     def forward(self, latitudes: Degrees, longitudes: Degrees) -> tuple[Plane, Plane]:
         """x, y of places; NaN for those that are not seen."""
-        ...
 
+    @abstractmethod
     def inverse(self, x: Plane, y: Plane) -> tuple[Degrees, Degrees]:
         """Latitudes and longitudes, the latter in [-180, 180); NaN outside the map."""
-        ...
 
 
-class Mollweide:
+class Mollweide(Projection):
     """The whole sphere in an ellipse of twice the width as height; areas keep their ratios."""
 
     extent = (2 * math.sqrt(2), math.sqrt(2))
@@ -67,7 +68,7 @@ class Mollweide:
         return np.where(is_inside, lat, np.nan), np.where(is_inside, lon, np.nan)
 
 
-class Orthographic:
+class Orthographic(Projection):
     """Half of the sphere in a disc, as seen from far above a place."""
 
     extent = (1.0, 1.0)

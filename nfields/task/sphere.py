@@ -9,7 +9,6 @@ of these).
 Means over the sphere weigh every point by the area it stands for.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -28,9 +27,10 @@ from nfields.export.map_picture import (
     ClassScale,
     ColorScale,
     NumberScale,
+    Panel,
     Scale,
     round_up,
-    sheet,
+    sheets,
 )
 from nfields.export.picture import save_png, side_by_side
 from nfields.metrics import finite_psnr
@@ -188,7 +188,7 @@ class SphereTask(Task):
         return self._metrics(model, _every(test, step))
 
     def evaluate(self, model: Field, folder: Path, limit: int | None) -> dict[str, Any]:
-        """Metrics on the test points (the first `limit`), and maps."""
+        """Metrics on the test points (every k-th, so that at most `limit` are left), and maps."""
         _, test = self.data.require()
         step = 1 if limit is None else max(1, -(-len(test) // limit))
         chosen = _every(test, step)
@@ -213,7 +213,6 @@ class SphereTask(Task):
     def _metrics(self, model: Field, test: SpherePoints) -> dict[str, float]:
         predicted = self.values_at(model, test.latitudes, test.longitudes)
         is_polar = np.abs(test.latitudes) >= POLAR_DEG
-        measures: list[tuple[str, Callable[..., dict[str, float]]]]
         measure = _accuracy if self.data.kind == "classification" else self._errors
         result = measure(predicted, test.values, test.weights)
         if is_polar.any():
@@ -268,37 +267,41 @@ class SphereTask(Task):
         of = f", channel 1 of {self.out_dim}" if self.out_dim > 1 else ""
         return NumberScale(data.range[0], data.range[1], f"{data.name}{of}{unit}")
 
+    def map_panel(self, model: Field) -> Panel:
+        """The field at places in degrees, and its colours."""
+
+        def at(lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
+            return self.values_at(model, lat, lon)
+
+        return Panel(at, self.scale(), "field")
+
     def _write_maps(self, model: Field, folder: Path) -> None:
         """map.png: the field; comparison.png: truth, field and error side by side."""
         lines = [] if self.coastlines is None else read_coastlines(Path(self.coastlines))
-        width, scale = self.map_width, self.scale()
 
-        def predicted(lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
-            return self.values_at(model, lat, lon)
+        panel = self.map_panel(model)
 
         def truth(lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
-            values = self.data.truth_at(lat, lon)
-            assert values is not None
-            return values
+            return self.data.truth_near(lat, lon).values
 
         def error(lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
-            true, seen = truth(lat, lon), predicted(lat, lon)
+            # Where the data has its values: else its steps from place to place would show.
+            near = self.data.truth_near(lat, lon)
+            seen = panel.at(near.latitudes, near.longitudes)
             if self.data.kind == "classification":
-                return np.where(true < 0, -1, true != seen)
+                return np.where(near.values < 0, -1, near.values != seen)
             if self.data.is_picture:
-                return np.abs(np.clip(seen, 0, 1) - true).mean(axis=1, keepdims=True)
-            return np.abs(seen - true)
+                return np.abs(np.clip(seen, 0, 1) - near.values).mean(axis=1, keepdims=True)
+            return np.abs(seen - near.values)
 
-        seen = sheet(predicted, scale, "field", width, lines)
-        save_png(folder / "map.png", seen)
-        sheets = [
-            sheet(truth, scale, "truth", width, lines),
-            seen,
-            sheet(error, self._error_scale(model), "error", width, lines),
+        panels = [
+            Panel(truth, panel.scale, "truth"),
+            panel,
+            Panel(error, self._error_scale(model), "error"),
         ]
-        height = min(len(part) for part in sheets)
-        assert height > 0
-        save_png(folder / "comparison.png", side_by_side(sheets))
+        drawn = sheets(panels, self.map_width, lines)
+        save_png(folder / "map.png", drawn[1])
+        save_png(folder / "comparison.png", side_by_side(drawn))
 
     def _error_scale(self, model: Field) -> Scale:
         if self.data.kind == "classification":
@@ -336,11 +339,9 @@ def _variation(
     if len(coords) < 2:
         return torch.ones(len(coords))
     num = min(_NEIGHBORS, len(coords) - 1)
-    distance, index = KDTree(coords.numpy()).query(coords.numpy(), k=num + 1)
-    distance, near = (
-        torch.from_numpy(distance[:, 1:]).float(),
-        values[torch.from_numpy(index[:, 1:])],
-    )
+    found, index = KDTree(coords.numpy()).query(coords.numpy(), k=num + 1)
+    distance = torch.from_numpy(np.asarray(found)[:, 1:]).float()
+    near = values[torch.from_numpy(np.asarray(index)[:, 1:])]
     if values.dtype == torch.int64:
         slope = 0.5 + (near != values[:, None]).float().mean(dim=1)
     else:
