@@ -3,9 +3,9 @@
 `nfields.compose(["task=image", "model=siren"])` gives a notebook the configuration of a run.
 """
 
-from nfields.threads import bound_spinning
+from nfields.process import prepare_process
 
-bound_spinning()  # before anything loads PyTorch or Numba
+prepare_process()  # before anything loads PyTorch or Numba
 
 from nfields.config import compose  # noqa: E402
 

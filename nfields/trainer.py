@@ -7,7 +7,7 @@ consists of, in training_state.py.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from rich.console import Console
@@ -22,6 +22,7 @@ from nfields.logger import Logger
 from nfields.logger.jsonl import JsonLines
 from nfields.machine import choose_device, peak_memory_bytes, use_threads
 from nfields.model.field import Field
+from nfields.ops.backend import Precision, matrix_products
 from nfields.optimizer import Adam, ParameterGroup
 from nfields.progress import Progress
 from nfields.run_folder import RunFolder, write_json
@@ -60,7 +61,7 @@ class Trainer:
         max_time: str | float | int | None,
         stop_at: Mapping[str, float | int | str],
         device: str,
-        precision: Literal["fp32"],
+        precision: Precision,
         threads: int | None,
         deterministic: bool,
         betas: Sequence[float],
@@ -83,8 +84,14 @@ class Trainer:
         self.device = choose_device(device)
         self.checkpoint_seconds = parse_duration(checkpoint_every, "trainer.checkpoint_every")
         self.progress_seconds = parse_duration(progress_every, "trainer.progress_every") or 0.0
-        if precision != "fp32":
-            raise ConfigError(f"trainer.precision={precision!r}: only fp32 is there")
+        if precision not in get_args(Precision):
+            allowed = " or ".join(get_args(Precision))
+            raise ConfigError(f"trainer.precision={precision!r} must be {allowed}")
+        if precision != "fp32" and self.device.type != "cpu":
+            raise ConfigError(
+                f"trainer.precision={precision} is for the CPU in this version, and "
+                f"trainer.device={device} is {self.device}; leave it at fp32"
+            )
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ConfigError(f"trainer.betas={list(betas)} must be two numbers in [0, 1)")
         if eps <= 0:
@@ -103,6 +110,7 @@ class Trainer:
         if snapshots < 0:
             raise ConfigError(f"trainer.snapshots={snapshots} must be at least 1, or 0 for none")
         self.threads, self.deterministic, self.snapshots = threads, deterministic, snapshots
+        self.precision: Precision = precision
         self.betas, self.eps = (float(betas[0]), float(betas[1])), eps
         self.ema, self.log_every, self.eval_every = ema, log_every, eval_every
 
@@ -147,7 +155,8 @@ class Trainer:
             clock = Clock(seconds, self.device)
             reason = self.budget.stop_reason(state.step, seconds, state.validation)
             if reason is None or resume_from is None:
-                reason = self._loop(state, clock, run, loggers, progress, interrupt, seed)
+                with matrix_products(self.precision):
+                    reason = self._loop(state, clock, run, loggers, progress, interrupt, seed)
             else:
                 progress.note(f"nothing to do at step {state.step:,}: {reason}")
             if interrupt.signal_number is not None:

@@ -21,6 +21,7 @@ from nfields.export.fit_film import FitFilm, TakesSnapshots
 from nfields.interrupt import Interrupt
 from nfields.logger import Logger
 from nfields.machine import peak_memory_bytes
+from nfields.ops.backend import matrix_products
 from nfields.progress import Progress
 from nfields.run_folder import RunFolder
 from nfields.schedule import Schedule
@@ -210,7 +211,8 @@ class TrainingLoop:
         for module in state.modules.values():
             module.eval()
         try:
-            with nullcontext() if state.average is None else state.average.swapped_in():
+            averaged = nullcontext() if state.average is None else state.average.swapped_in()
+            with averaged, matrix_products("fp32"):
                 yield
         finally:
             for module in state.modules.values():

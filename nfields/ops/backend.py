@@ -9,6 +9,9 @@ Every operation offers `backend=`:
 There is no silent fallback: what was asked for runs, or an error says what is missing.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal, get_args
 
 import torch
@@ -17,6 +20,24 @@ from torch import Tensor
 from nfields.errors import ConfigError
 
 Backend = Literal["auto", "reference", "numba", "triton", "tcnn"]
+Precision = Literal["fp32", "bf16"]
+
+_precision: ContextVar[Precision] = ContextVar("precision", default="fp32")
+
+
+@contextmanager
+def matrix_products(precision: Precision) -> Iterator[None]:
+    """Inside, kernels may take matrix products of networks in this precision."""
+    token = _precision.set(precision)
+    try:
+        yield
+    finally:
+        _precision.reset(token)
+
+
+def product_precision() -> Precision:
+    """What `matrix_products` allows; fp32 outside of it."""
+    return _precision.get()
 
 
 def uses_reference(backend: str, operation: str, tensor: Tensor) -> bool:

@@ -133,6 +133,16 @@ def float_from_bits(typing_context: Any, bits: Any) -> Any:
     return types.float32(types.int32), codegen
 
 
+@intrinsic
+def bits_of_float(typing_context: Any, value: Any) -> Any:
+    """The bit pattern, as int32, of a float32."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], _INT32)
+
+    return types.int32(types.float32), codegen
+
+
 def exp_negative(x: float) -> float:
     """exp(-x) for x >= 0, for kernels; 0 beyond 87, where float32 turns denormal and slow.
 

@@ -8,9 +8,11 @@ Contract
     activate_last   the activation behind the last layer too
     returns  (n, outputs of the last layer)
 
-Gradients: x, weights, biases, first order with recomputed activations, second order through the
-reference (ReLU: zero almost everywhere but across layers). The slope of ReLU at 0 is 0. n = 0 is
-allowed.
+Gradients: x, weights, biases, first order by the kernel, second order through the reference (ReLU:
+zero almost everywhere but across layers). The slope of ReLU at 0 is 0. n = 0 is allowed.
+
+Inside `matrix_products("bf16")` (nfields/ops/backend.py) the products of float32 networks behind
+the first layer are taken in bfloat16, on the CPU.
 """
 
 from collections.abc import Sequence
@@ -20,12 +22,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nfields.ops.backend import require_same_dtype, uses_reference
+from nfields.ops.backend import product_precision, require_same_dtype, uses_reference
 from nfields.ops.gradient import reference_gradients
 from nfields.ops.mlp import cpu
 from nfields.ops.mlp.reference import mlp_reference
 
 Activation = Literal["relu", "sine"]
+
+
+# Layers this wide keep what the backward pass needs; narrower ones compute it again.
+KEEP_WIDTH = 128
 
 
 def mlp(
@@ -46,7 +52,9 @@ def mlp(
     if uses_reference(backend, "mlp", x):
         return mlp_reference(x, weights, biases, activation, activate_last)
     require_same_dtype("mlp", x=x, **{f"weights[{k}]": w for k, w in enumerate(weights)})
-    return _mlp(x, list(weights), list(biases), activation, activate_last)
+    precision = product_precision() if x.dtype == torch.float32 else "fp32"
+    keep = torch.is_grad_enabled() and max(len(w) for w in weights) >= KEEP_WIDTH
+    return _mlp(x, list(weights), list(biases), activation, activate_last, precision, keep)[0]
 
 
 @torch.library.custom_op("nfields::mlp", mutates_args=(), device_types="cpu")
@@ -56,13 +64,20 @@ def _mlp(
     biases: Sequence[Tensor],
     activation: str,
     activate_last: bool,
-) -> Tensor:
-    return cpu.forward(x, weights, biases, activation, activate_last)
+    precision: str,
+    keep: bool,
+) -> list[Tensor]:
+    """The output, and with `keep` what the backward pass needs of the hidden layers."""
+    return cpu.forward(x, weights, biases, activation, activate_last, precision, keep)
 
 
 @_mlp.register_fake
-def _(x, weights, biases, activation, activate_last):
-    return x.new_empty(x.shape[0], weights[-1].shape[0])
+def _(x, weights, biases, activation, activate_last, precision, keep):
+    sizes = [x.new_empty(x.shape[0], w.shape[0]) for w in weights]
+    kept = sizes if activate_last else sizes[:-1]
+    if precision == "bf16":
+        kept = [*kept[:1], *(t.to(torch.bfloat16) for t in kept[1:])]
+    return [sizes[-1].clone(), *(kept if keep else [])]
 
 
 @torch.library.custom_op("nfields::mlp_backward", mutates_args=(), device_types="cpu")
@@ -71,37 +86,49 @@ def _mlp_backward(
     x: Tensor,
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
+    kept: Sequence[Tensor],
     activation: str,
     activate_last: bool,
+    precision: str,
+    needs_x: bool,
 ) -> list[Tensor]:
-    """Gradients of x, every weight, every bias, in one list."""
+    """Gradients of x (empty if not needed), every weight, every bias, in one list."""
     x_gradient, weight_gradients, bias_gradients = cpu.backward(
-        gradient.contiguous(), x.contiguous(), weights, biases, activation, activate_last
-    )
+        gradient.contiguous(), x.contiguous(), weights, biases, kept, activation, activate_last,
+        precision, needs_x,
+    )  # fmt: skip
     return [x_gradient, *weight_gradients, *bias_gradients]
 
 
 @_mlp_backward.register_fake
-def _(gradient, x, weights, biases, activation, activate_last):
-    return [torch.empty_like(t) for t in (x, *weights, *biases)]
+def _(gradient, x, weights, biases, kept, activation, activate_last, precision, needs_x):
+    first = torch.empty_like(x) if needs_x else x.new_empty(0)
+    return [first, *(torch.empty_like(t) for t in (*weights, *biases))]
 
 
 def _save(ctx, inputs, output) -> None:
-    x, weights, biases, ctx.activation, ctx.activate_last = inputs
-    ctx.num_weights = len(weights)
-    ctx.save_for_backward(x, *weights, *biases)
+    x, weights, biases, *ctx.options, _ = inputs
+    ctx.num_weights, ctx.num_parameters = len(weights), len(weights) + len(biases)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, *weights, *biases, *output[1:])
 
 
-def _backward(ctx, gradient):
-    x, *parameters = ctx.saved_tensors
-    weights, biases = parameters[: ctx.num_weights], parameters[ctx.num_weights :]
-    first, *rest = _mlp_backward(gradient, x, weights, biases, ctx.activation, ctx.activate_last)
-    return first, rest[: ctx.num_weights], rest[ctx.num_weights :], None, None
+def _backward(ctx, gradients):
+    x, *saved = ctx.saved_tensors
+    parameters, kept = saved[: ctx.num_parameters], saved[ctx.num_parameters :]
+    count, needs_x = ctx.num_weights, ctx.needs_input_grad[0]
+    if gradients[0] is None:  # only what is kept was asked for, in a second derivative
+        nothing = [None] * ctx.num_parameters
+        return None, nothing[:count], nothing[count:], None, None, None, None
+    first, *rest = _mlp_backward(
+        gradients[0], x, parameters[:count], parameters[count:], kept, *ctx.options, needs_x
+    )
+    return first if needs_x else None, rest[:count], rest[count:], None, None, None, None
 
 
 def _save_backward(ctx, inputs, output) -> None:
-    gradient, x, weights, biases, ctx.activation, ctx.activate_last = inputs
-    ctx.num_weights = len(weights)
+    gradient, x, weights, biases, kept, ctx.activation, ctx.activate_last, _, ctx.needs_x = inputs
+    ctx.num_weights, ctx.num_kept = len(weights), len(kept)
     ctx.save_for_backward(gradient, x, *weights, *biases)
 
 
@@ -114,8 +141,11 @@ def _double_backward(ctx, gradient_gradients):
             x, parameters[:count], parameters[count:], ctx.activation, ctx.activate_last
         )
 
+    if not ctx.needs_x:
+        gradient_gradients = [None, *gradient_gradients[1:]]
     second, x_second, *rest = reference_gradients(flat, inputs, gradient, gradient_gradients)
-    return second, x_second, rest[:count], rest[count:], None, None
+    kept = [None] * ctx.num_kept
+    return second, x_second, rest[:count], rest[count:], kept, None, None, None, None
 
 
 _mlp.register_autograd(_backward, setup_context=_save)
