@@ -74,7 +74,7 @@ def set_scale(
     axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
 
 
-def short_number(value: float) -> str:
+def short_number(value: float | int) -> str:
     """'0.2', '50', '2k', '1.5M'."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
@@ -85,7 +85,7 @@ def short_number(value: float) -> str:
 def label_points(
     figure: Figure,
     axes: Axes,
-    points: Sequence[tuple[float, float]],
+    points: Sequence[tuple[float | int, float | int]],
     labels: Sequence[str],
     colors: Sequence[str],
 ) -> None:

@@ -23,6 +23,7 @@ COUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMgG]?)")
 FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 FRACTION = 0.001  # step of options that may be fractions (exponents): 0.07 % of the entries
 LARGEST = 1 << 30
+START = 16  # where an option that is null (the model decides) is started from
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,12 @@ def match_parameters(cfg: DictConfig, task: Task, budget: int, tolerance: float)
     """
     option = _build(cfg.model, task).size_option
     name, model = f"model.{option}", cfg.choices.model
-    start = cfg.model.get(option)
     hint = type_hints(locate(cfg.model["_target_"]))[option]
+    step = FRACTION if fits(0.5, hint) else 1
+    start = cfg.model.get(option)
+    start = START if start is None else start
     if not fits(start, float):
         raise ConfigError(f"{name}={start}: needs a number to start from, to fit budget.params")
-    step = FRACTION if fits(0.5, hint) else 1
 
     def count(index: int) -> int | None:
         node = OmegaConf.merge(cfg.model, {option: _value(index, step)})

@@ -28,7 +28,7 @@ def spectrum_picture(spectrum: Spectrum, title: str) -> Figure:
     axes.set_xticks([i + 0.5 for i in shown], [short_number(spectrum.steps[i]) for i in shown])
     numbers = [f"{frequency:g}" for frequency in spectrum.frequencies]
     axes.set_yticks(np.arange(len(numbers)) + 0.5, numbers)
-    caption = f"{title}; white dots: first step with a response of 1/2"
+    caption = f"{title}; white dots: at least 1/2 from here on"
     tidy(axes, "training steps", "frequency, cycles over the slice", caption)
     axes.grid(False)
     figure.colorbar(image, ax=axes, label="response: 0 absent, 1 fitted", extend="both")
@@ -70,7 +70,7 @@ def throughput_picture(rates: Sequence[Rate], title: str) -> Figure:
     """Points a second against the batch size."""
     figure = new_figure()
     axes = figure.subplots()
-    ends: list[tuple[float, float]] = []
+    ends: list[tuple[float | int, float | int]] = []
     labels, colors = [], []
     for i, backend in enumerate(dict.fromkeys(rate.backend for rate in rates)):
         mine = [rate for rate in rates if rate.backend == backend]

@@ -82,14 +82,16 @@ class Spectrum:
     seconds: float
 
     def steps_to_half(self) -> list[int | None]:
-        """For each frequency the first of `steps` with a response of at least 1/2."""
-        return [
-            next(
-                (s for s, row in zip(self.steps, self.responses, strict=True) if row[i] >= 0.5),
-                None,
-            )
-            for i in range(len(self.frequencies))
-        ]
+        """For each frequency the first of `steps` from which on the response is at least 1/2.
+
+        What a field happens to have at its start, and loses again, is no answer to the signal.
+        """
+        found: list[int | None] = []
+        for column in zip(*self.responses, strict=True):
+            below = [i for i, response in enumerate(column) if not response >= 0.5]
+            first = below[-1] + 1 if below else 0
+            found.append(self.steps[first] if first < len(self.steps) else None)
+        return found
 
 
 def spectral_response(

@@ -90,8 +90,9 @@ def test_what_is_possible_is_named(image_task):
                          image_task, 5, 0.05)  # fmt: skip
 
 
-def test_a_size_that_is_off_has_to_be_set(image_task):
-    words = ["task=image", "model=rbfnet", "model.encoder=dif"]
-    cfg = compose([*words, "model.dif_coefficient_resolution=null"])
-    with pytest.raises(ConfigError, match="dif_coefficient_resolution=None: needs a number"):
-        match_parameters(cfg, image_task, 10**6, 0.05)
+def test_a_size_that_the_model_chooses_itself_is_matched_too(image_task):
+    words = ["task=image", "model=neurbf", "model.max_resolution=32"]
+    assert compose(words).model.num_kernels is None
+    found = match_parameters(compose(words), image_task, 40_000, 0.01)
+    assert found.option == "model.num_kernels" and found.parameters <= 40_000
+    assert parameters_of([*words, f"{found.option}={found.value}"], image_task) == found.parameters
