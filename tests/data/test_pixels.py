@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from nfields.data import pixels_cpu
 from nfields.data.pixels import Pixels
 from nfields.data.pixels_cpu import draw_pixels
 from nfields.data.transfer_curve import linear_from_srgb, srgb_from_linear
@@ -105,3 +106,18 @@ def test_parts_are_about_square() -> None:
     std = np.stack(spread).std(axis=0).mean(axis=0)
     # A square of side 1/4 (in [-1, 1]) has a standard deviation of 0.25 / sqrt(12) both ways.
     np.testing.assert_allclose(std, 0.25 / 12**0.5, rtol=0.05)
+
+
+def test_threads_and_the_calling_thread_draw_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    num = 10000
+    codes = RANDOM.integers(0, 256, (300, 200, 3), dtype=np.uint8)
+    found = []
+    for serial in (0, num):
+        monkeypatch.setattr(pixels_cpu, "SERIAL", serial)
+        index, coords = np.empty(num, np.int64), np.empty((num, 2), np.float32)
+        pixels_cpu.draw_pixels(np.uint64(7), 200, 300, 2, index, coords)
+        looked_up = Pixels(codes, is_linear=False, transfer="srgb")[index]
+        light = Pixels(codes.astype(np.float32), is_linear=True, transfer="linear")
+        found.append((index, coords, looked_up, light[index]))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
