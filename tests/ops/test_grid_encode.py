@@ -153,3 +153,32 @@ def test_another_device_names_the_reference_backend() -> None:
     table = torch.rand(layout.num_entries, 4, device="meta")
     with pytest.raises(ConfigError, match="backend=reference"):
         grid_encode(x, table, layout.scales, layout.levels)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_any_number_of_entries_hashes_alike_in_kernel_and_reference(dim: int) -> None:
+    """A fraction of log2_entries gives a multiple of 8, not a power of two."""
+    layout = GridLayout.build(
+        dim=dim, num_levels=4, base_resolution=16, max_resolution=90, log2_entries=7.3
+    )
+    assert layout.levels[-1, 2] == int(2**7.3) // 8 * 8 == 152 and layout.levels[-1, 3] == 1
+    x = torch.rand(1000, dim, dtype=torch.float64)
+    table = torch.randn(layout.num_entries, 2, dtype=torch.float64)
+    ours, exact = (
+        grid_encode(x, table, layout.scales, layout.levels, backend=backend)
+        for backend in ("numba", "reference")
+    )
+    assert_matches(ours, exact, num_operations=8)
+
+
+def test_levels_that_go_first_give_the_same_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = small_layout(3)
+    x, table = torch.rand(1000, 3), torch.randn(layout.num_entries, 2)
+    usual = grid_encode(x, table, layout.scales, layout.levels)
+    for limit, value in {
+        "LARGE_LEVEL_BYTES": 3000, "LARGE_TABLE_BYTES": 0, "MANY_POINTS": 0
+    }.items():  # fmt: skip
+        monkeypatch.setattr(f"nfields.ops.grid_encode.{limit}", value)
+    sizes = layout.levels[:, 2] * 2 * x.element_size()
+    assert (sizes > 3000).any() and (sizes <= 3000).any()
+    assert torch.equal(grid_encode(x, table, layout.scales, layout.levels), usual)

@@ -29,13 +29,16 @@ from nfields.ops.grid_encode.reference import grid_encode_reference
 # Largest vertices-a-side whose stride still fits uint32 (tiny-cuda-nn): beyond it a level hashes.
 MAX_DENSE_RESOLUTION = {2: 65535, 3: 1625}
 
+LARGE_LEVEL_BYTES, LARGE_TABLE_BYTES, MANY_POINTS = 1 << 20, 1 << 24, 1 << 16
+
 
 @dataclass(frozen=True)
 class GridLayout:
     """Where each level of a grid lies in its table, by instant-ngp's rules.
 
     Level l has scale N_min b^l - 1, ceil(scale) + 1 vertices a side, and at most 2^log2_entries
-    entries, rounded up to a multiple of 8; a level that does not fit is hashed.
+    entries, rounded to a multiple of 8 (log2_entries may have a fraction); a level that does not
+    fit is hashed.
     """
 
     scales: Float[Tensor, " levels"]
@@ -105,17 +108,37 @@ def grid_encode(
 @torch.library.custom_op("nfields::grid_encode", mutates_args=(), device_types="cpu")
 def _encode(x: Tensor, table: Tensor, scales: Tensor, layout: Tensor, smoothstep: bool) -> Tensor:
     dim, features = x.shape[1], table.shape[1]
-    out = table.new_empty(x.shape[0], layout.shape[0] * features)
-    cpu.forward_kernel(dim, features)(
+    num_points, num_levels = x.shape[0], layout.shape[0]
+    out = table.new_empty(num_points, num_levels * features)
+    grid = (
         x.contiguous().view(-1).numpy(),
         table.contiguous().view(-1).numpy(),
         scales.to(x.dtype).numpy(),
         layout.numpy(),
         smoothstep,
-        np.arange(x.shape[0]),
-        out.view(-1).numpy(),
+        np.arange(num_points),
     )
+    levels = _levels_that_go_first(layout, features * table.element_size(), num_points)
+    ready = table.new_empty(len(levels) * num_points * features).numpy()
+    slots = np.full(num_levels, -1)
+    slots[levels] = np.arange(len(levels))
+    if len(levels):
+        cpu.level_kernel(dim, features)(*grid, levels, ready)
+    cpu.forward_kernel(dim, features)(*grid, ready, slots, out.view(-1).numpy())
     return out
+
+
+def _levels_that_go_first(layout: Tensor, entry_bytes: int, num_points: int) -> np.ndarray:
+    """Levels to encode over all points before the next, as they would drive each other from cache.
+
+    That pays where a level is larger than the second-level cache of a core, all together than the
+    third, and there are enough points to come back to the same entries.
+    """
+    sizes = layout[:, 2].numpy() * entry_bytes
+    large = np.flatnonzero(sizes > LARGE_LEVEL_BYTES)
+    if num_points < MANY_POINTS or sizes[large].sum() < LARGE_TABLE_BYTES:
+        return large[:0]
+    return large
 
 
 @_encode.register_fake
