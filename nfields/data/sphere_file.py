@@ -179,7 +179,7 @@ class SphereData:
     def _even(
         self, stored: StoredValues, valid: Int[np.ndarray, " n"], num: int,
         random: np.random.Generator,
-    ) -> tuple[Int[np.ndarray, " m"], Degrees]:  # fmt: skip
+    ) -> tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"]]:  # fmt: skip
         """Places nearest to about `num` lattice points; weighted by how many they stand for."""
         assert self._is_valid is not None
         share = float(stored.places.areas[valid].sum()) / (4 * math.pi)

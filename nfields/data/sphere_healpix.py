@@ -113,7 +113,7 @@ def read(path: Path, choice: Choice) -> StoredValues:
     """A column of the first HEALPix table in a FITS file (its first column by default)."""
     fits = need("astropy.io.fits", path)
     try:
-        with fits.open(path, memmap=False) as file:
+        with path.open("rb") as content, fits.open(content, memmap=False) as file:
             tables = [part for part in file if part.header.get("XTENSION") == "BINTABLE"]
             table = next((t for t in tables if "NSIDE" in t.header), None)
             if table is None:

@@ -22,10 +22,11 @@ def read(path: Path, choice: Choice) -> StoredValues:
     xarray = need("xarray", path)
     with path.open("rb") as file:
         is_hdf = file.read(8) == b"\x89HDF\r\n\x1a\n"
-    need("h5netcdf" if is_hdf else "scipy", path)
     if is_hdf:
-        need("h5py", path)
+        need("h5netcdf", path)
     try:
+        if is_hdf:  # h5netcdf complains once more, when it is cleared away, about damaged files
+            need("h5py", path).File(path, "r").close()
         opened = xarray.open_dataset(
             path, engine="h5netcdf" if is_hdf else "scipy", decode_times=False
         )

@@ -22,7 +22,7 @@ from nfields.errors import DataError
 def read(path: Path, choice: Choice) -> StoredValues:
     """The arrays of a file; see the top of this module for their names."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
             arrays = {str(name): file[name] for name in file.files}
     except Exception as error:  # zip, header and decompression each raise their own
         raise DataError(f"{path} cannot be read as .npz ({error}). Save it again.") from error

@@ -65,7 +65,8 @@ def meaning(
                 f"{stored.name} holds texts; data.kind=regression needs numbers. Set "
                 "data.kind=classification."
             )
-        return Meaning("regression", values, ~is_missing, [], notes)
+        numbers = values if values.dtype.kind == "f" else values.astype(np.float64)
+        return Meaning("regression", numbers, ~is_missing, [], notes)
     if values.shape[1] != 1:
         raise DataError(
             f"{stored.name} has {values.shape[1]} channels; classes need one value a point. Set "

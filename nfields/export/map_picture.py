@@ -36,8 +36,8 @@ _PALETTE = (
 class NumberScale:
     """Numbers to colours, from `low` to `high`; what is beyond takes the end colours."""
 
-    low: float
-    high: float
+    low: float | int
+    high: float | int
     label: str
     colors: ColorMap = "turbo"
 
@@ -196,7 +196,7 @@ def class_colors(num: int) -> list[tuple[int, int, int]]:
     return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in hues]
 
 
-def round_numbers(low: float, high: float) -> list[float]:
+def round_numbers(low: float | int, high: float | int) -> list[float]:
     """Three to seven multiples of 1, 2 or 5 times a power of ten from low to high."""
     step = 10.0 ** math.floor(math.log10((high - low) / 3))
     step *= next(f for f in (5, 2, 1) if (high - low) / (f * step) >= 3 or f == 1)
