@@ -5,7 +5,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from nfields.diagnose.gradient import failures, gradient_check
+from nfields.diagnose.gradient import Check, failures, gradient_check
 from tests.diagnose.fields import ReluField
 
 
@@ -67,3 +67,8 @@ def test_the_weights_are_put_back(generator):
     before = deepcopy(precise.state_dict())
     checks_of(field, generator, precise)
     assert all(torch.equal(before[name], value) for name, value in precise.state_dict().items())
+
+
+def test_an_error_that_is_no_number_is_not_small():
+    assert Check("kernels", "x", 0.1, 0.2).is_good
+    assert not Check("kernels", "x", float("nan"), 0.2).is_good
