@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import nn
 
@@ -23,6 +24,10 @@ class Shown(DummyTask):
     def snapshot(self, model: nn.Module) -> np.ndarray:
         assert not model.training and not self.training
         return np.full((20, 30, 3), int(self.num_steps) * 5, np.uint8)
+
+    def batch(self, generator: torch.Generator) -> Any:
+        assert self.training  # as before the look
+        return super().batch(generator)
 
 
 class ShownStopping(Stopping, Shown):
