@@ -1,7 +1,7 @@
 """The plots of a comparison: quality against seconds, steps and parameters, with Pareto fronts.
 
 Points are the final evaluation, with the standard deviation over seeds; curves are what was logged
-during training: validations if every run has them, else the measure of the training batches.
+during training: validations if most runs have them, else the measure of the training batches.
 """
 
 from collections.abc import Sequence
@@ -75,6 +75,8 @@ def draw(rows: Sequence[Row], cost: Cost, measure: Measure) -> Figure:
         source = "validation" if is_validation else "training batches, mean between two log lines"
         notes.append(f"curves: {source}")
         for row, style in zip(rows, looks, strict=True):
+            if not has_curve(row, key):
+                continue  # over before its second line: a point alone
             draw_curve(axes, row.runs, cost.logged, key, style)
     notes.append("points: final evaluation")
     ends = [(_of(row.fact(cost.fact)), _of(row.measure(measure.name))) for row in rows]
@@ -126,11 +128,15 @@ def list_labels(figure: Figure, rows: Sequence[Row], measure: Measure, has_curve
 
 
 def curve_key(rows: Sequence[Row], measure: str) -> str | None:
-    """The key of the log that all runs have: a validation if possible, else of training."""
-    for key in (f"validation_{measure}", measure):
-        if all(any(key in line for line in run.log) for row in rows for run in row.runs):
-            return key
-    return None
+    """The key of the log under which most rows have a curve; of equals, the validation's."""
+    keys = (f"validation_{measure}", measure)
+    counts = [sum(has_curve(row, key) for row in rows) for key in keys]
+    return keys[counts.index(max(counts))] if any(counts) else None
+
+
+def has_curve(row: Row, key: str) -> bool:
+    """Whether every run of the row logged the key at two steps or more."""
+    return all(sum(line.get(key) is not None for line in run.log) > 1 for run in row.runs)
 
 
 def draw_curve(axes: Axes, runs: Sequence[Run], x_key: str, key: str, style: Style) -> None:

@@ -18,6 +18,7 @@ from nfields.compare.table import (
     make_rows,
     markdown,
     measures,
+    options_of_models,
 )
 from nfields.compare.training import Job
 from nfields.config_check import did_you_mean
@@ -84,6 +85,9 @@ def make_notes(rows: Sequence[Row], measure: Measure | None, num_skipped: int) -
     notes = [SPREAD_NOTE, f"Protocol: {'; '.join(common)}."]
     if differing:
         notes.append(f"NOT measured alike: {', '.join(differing)} differ.")
+    for key, values in options_of_models(rows).items():
+        each = ", ".join(f"{model} {value}" for model, value in values.items())
+        notes.append(f"{key} goes with the model: {each}.")
     if measure is not None:
         for cost in COSTS:
             for front in fronts(rows, cost.fact, measure):

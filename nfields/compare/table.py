@@ -111,6 +111,25 @@ def make_rows(runs: Sequence[Run]) -> list[Row]:
     return sorted(rows, key=lambda row: (models.index(row.names["model"]), _order(row)))
 
 
+def options_of_models(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
+    """Options outside the model that go with it: {task.pixels_per_step: {siren: 4096, ...}}.
+
+    They do not tell rows apart that their model tells apart, but a reader has to know them.
+    """
+    runs = [row.runs[0] for row in rows]
+    shown, found = set(_options_shown(runs)), {}
+    for key in dict.fromkeys(key for run in runs for key in run.options):
+        if key in shown or key.startswith("model."):
+            continue
+        by_group: dict[str, dict[str, str]] = {}
+        for (choice, model), values in _values(runs, key).items():
+            by_group.setdefault(choice, {})[model] = values[0]
+        for values in by_group.values():
+            if len(set(values.values())) > 1:
+                found[key] = values
+    return found
+
+
 def measures(rows: Sequence[Row]) -> list[str]:
     """The names of everything that was measured, in the order of the evaluation."""
     return list(dict.fromkeys(name for row in rows for run in row.runs for name in run.measures))
@@ -230,14 +249,19 @@ def _choices_shown(runs: Sequence[Run]) -> list[str]:
 
 
 def _options_shown(runs: Sequence[Run]) -> list[str]:
-    """Options that differ among runs with the same choice of their group."""
-    shown: dict[str, None] = {}
-    for key in dict.fromkeys(key for run in runs for key in run.options):
-        group = key.partition(".")[0]
-        seen: dict[str | None, set[str]] = {}
-        for run in runs:
-            value = as_text(run.options[key]) if key in run.options else ""
-            seen.setdefault(run.choices.get(group), set()).add(value)
-        if any(len(values) > 1 for values in seen.values()):
-            shown[key] = None
-    return list(shown)
+    """Options that differ among runs with the same model and the same choice of their group."""
+    return [
+        key
+        for key in dict.fromkeys(key for run in runs for key in run.options)
+        if any(len(set(values)) > 1 for values in _values(runs, key).values())
+    ]
+
+
+def _values(runs: Sequence[Run], key: str) -> dict[tuple[str, str], list[str]]:
+    """The values of an option, by the choices of its group and of the model."""
+    group, values = key.partition(".")[0], {}
+    for run in runs:
+        choices = run.choices.get(group, ""), run.choices.get("model", "")
+        value = as_text(run.options[key]) if key in run.options else ""
+        values.setdefault(choices, []).append(value)
+    return values

@@ -26,7 +26,7 @@ def spectrum_picture(spectrum: Spectrum, title: str) -> Figure:
     every = -(-len(spectrum.steps) // 12)
     shown = range(0, len(spectrum.steps), every)
     axes.set_xticks([i + 0.5 for i in shown], [short_number(spectrum.steps[i]) for i in shown])
-    numbers = [f"{frequency:g}" for frequency in spectrum.frequencies]
+    numbers = [f"{frequency:.3g}" for frequency in spectrum.frequencies]
     axes.set_yticks(np.arange(len(numbers)) + 0.5, numbers)
     caption = f"{title}; white dots: at least 1/2 from here on"
     tidy(axes, "training steps", "frequency, cycles over the slice", caption)

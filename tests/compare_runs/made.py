@@ -16,13 +16,14 @@ def make_run(
     parameters: int = 1000,
     seconds: float | int = 10.0,
     options: dict[str, Any] | None = None,
+    task: dict[str, Any] | None = None,
     protocol: dict[str, Any] | None = None,
     data: str | None = None,
 ) -> Path:
     """A finished run with a log of training batches."""
     (path / "evaluation").mkdir(parents=True)
     config = {
-        "task": {"_target_": "nfields.task.image.ImageTask", "loss": "l2"},
+        "task": {"_target_": "nfields.task.image.ImageTask", "loss": "l2", **(task or {})},
         "model": {"_target_": f"nfields.model.{model}.X", "lr": 0.1, **(options or {})},
         "data": {"_target_": "nfields.data.image_file.ImageData", "path": data},
         "trainer": {"max_time": "60s", "progress_every": "5s"},

@@ -8,7 +8,14 @@ import pytest
 
 from nfields.compare.pareto import is_lower_better, pareto_front
 from nfields.compare.runs import collect
-from nfields.compare.table import Statistic, comma_separated, latex, make_rows, markdown
+from nfields.compare.table import (
+    Statistic,
+    comma_separated,
+    latex,
+    make_rows,
+    markdown,
+    options_of_models,
+)
 from tests.compare_runs.made import make_run
 
 
@@ -40,6 +47,22 @@ def test_seeds_share_a_row_and_options_tell_rows_apart(tmp_path):
     assert [len(row.runs) for row in rows] == [3, 3, 3, 3]
     psnr = rows[0].measure("psnr")
     assert psnr is not None and (psnr.mean, psnr.std, psnr.count) == (31, 1, 3)
+
+
+def test_what_goes_with_the_model_is_noted_and_no_name(tmp_path):
+    make_run(tmp_path / "a", task={"pixels_per_step": 4096})
+    make_run(tmp_path / "b", model="rbfnet", task={"pixels_per_step": 16384})
+    rows = make_rows(collect([tmp_path]).runs)
+    assert [row.label for row in rows] == ["siren", "rbfnet"]
+    assert options_of_models(rows) == {"task.pixels_per_step": {"siren": "4096", "rbfnet": "16384"}}
+    make_run(tmp_path / "c", task={"pixels_per_step": 10})
+    rows = make_rows(collect([tmp_path]).runs)
+    assert [row.label for row in rows] == [
+        "siren, pixels_per_step 10",
+        "siren, pixels_per_step 4096",
+        "rbfnet, pixels_per_step 16384",
+    ]
+    assert options_of_models(rows) == {}
 
 
 def test_a_measure_that_one_run_lacks_is_not_averaged(tmp_path):
