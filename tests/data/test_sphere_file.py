@@ -65,6 +65,12 @@ def test_values_are_standardised_over_the_area_and_come_back(heights: Path) -> N
     assert np.abs(back - train.values).max() < 1e-6
 
 
+def test_the_mean_is_that_over_the_area(tmp_path: Path) -> None:
+    square = np.repeat(np.sin(np.radians(LAT))[:, None] ** 2, len(LON), axis=1)
+    data = make(save(tmp_path / "a.npz", square), **ALL)
+    assert data.mean[0] == pytest.approx(1 / 3, rel=3e-3)  # the mean of all nodes is 1/2
+
+
 def test_training_points_are_drawn_by_area(heights: Path) -> None:
     train, test = make(heights, num_train=600, num_test=100).require()
     assert np.allclose(train.weights, 1)
