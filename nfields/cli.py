@@ -9,7 +9,8 @@ import os
 import runpy
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,15 @@ def train(words: Sequence[str]) -> None:
         elif not only_shows and arguments.info is None:
             run_once(overrides)
             return
-        with_hydra(words, overrides)
+        if arguments.help:
+            text = StringIO()
+            with redirect_stdout(text):
+                with_hydra(words, overrides)
+            # Files for pairs of a model and a task are taken without being chosen.
+            lines = [line for line in text.getvalue().splitlines() if "model_task:" not in line]
+            print("\n".join(lines))
+        else:
+            with_hydra(words, overrides)
 
 
 def run_once(overrides: Sequence[str]) -> None:

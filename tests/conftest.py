@@ -6,6 +6,7 @@ import sys
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -37,8 +38,13 @@ sys.meta_path.insert(0, LeaveKernelsAlone)  # pyright: ignore[reportArgumentType
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Two workers on two cores: with more threads than cores, each waits for the others' turns.
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
     # Programs that the tests start see these too.
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    os.environ.setdefault("OMP_NUM_THREADS", "1" if is_worker else "2")
+    if is_worker:
+        torch.set_num_threads(1)
+        numba.set_num_threads(1)
     os.environ["NO_COLOR"] = "1"
     os.environ["WANDB_MODE"] = "offline"
     os.environ.pop("HYDRA_FULL_ERROR", None)
