@@ -108,11 +108,13 @@ def train(words: Sequence[str]) -> None:
             return
         if arguments.help:
             text = StringIO()
-            with redirect_stdout(text):
-                with_hydra(words, overrides)
-            # Files for pairs of a model and a task are taken without being chosen.
-            lines = [line for line in text.getvalue().splitlines() if "model_task:" not in line]
-            print("\n".join(lines))
+            try:
+                with redirect_stdout(text):
+                    with_hydra(words, overrides)
+            finally:  # Hydra exits when it has printed its help
+                # Files for pairs of a model and a task are taken without being chosen.
+                lines = [line for line in text.getvalue().splitlines() if "model_task:" not in line]
+                print("\n".join(lines))
         else:
             with_hydra(words, overrides)
 
