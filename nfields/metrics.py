@@ -10,12 +10,14 @@ from typing import Any
 
 import flip_evaluator
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
 # Shapes are checked in _image, with messages for people: a wrong image is a user's error.
 Image = Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."]
+# True where a pixel is measured; None: everywhere.
+Mask = Bool[np.ndarray, "height width"] | None
 
 PSNR_CAP = 100.0
 """What an infinite PSNR is stored as (dB): JSON has no infinity, and a mean must survive one equal
@@ -39,14 +41,16 @@ FLIP_PIXELS_PER_DEGREE = 67.02
 _RANGE_SLACK = 1e-5
 
 
-def psnr(prediction: Image, truth: Image) -> float:
-    """Peak signal-to-noise ratio in dB: -10 log10(MSE), the mean over all pixels and channels.
+def psnr(prediction: Image, truth: Image, mask: Mask = None) -> float:
+    """Peak signal-to-noise ratio in dB: -10 log10(MSE), the mean over all pixels (of the mask) and
+    channels.
 
     The peak is 1. Equal images give infinity (store it with `finite_psnr`). No border is cut,
     nothing is rounded to 8 bits. An error of 0.1 everywhere gives 20 dB.
     """
     prediction, truth = checked_pair(prediction, truth)
-    mse = float(np.mean(np.square(prediction.astype(np.float64) - truth)))
+    error = np.square(prediction.astype(np.float64) - truth)
+    mse = float(np.mean(error if mask is None else error[mask]))
     return math.inf if mse == 0 else -10.0 * math.log10(mse)
 
 
@@ -55,12 +59,13 @@ def finite_psnr(value: float) -> float:
     return min(value, PSNR_CAP)
 
 
-def ssim(prediction: Image, truth: Image) -> float:
+def ssim(prediction: Image, truth: Image, mask: Mask = None) -> float:
     """Structural similarity in [-1, 1], 1 for equal images (Wang et al. 2004, by scikit-image).
 
     Gaussian window of 11 x 11 taps with sigma 1.5, K1 = 0.01, K2 = 0.03, data range 1, population
     covariance; computed for each of R, G, B and averaged; the border of five pixels, where the
-    window does not fit, is cut.
+    window does not fit, is cut. With a mask, what it leaves out counts as equal in both pictures,
+    and the mean is over the windows around the rest.
     """
     prediction, truth = checked_pair(prediction, truth)
     if min(prediction.shape[:2]) < SSIM_WINDOW:
@@ -69,24 +74,36 @@ def ssim(prediction: Image, truth: Image) -> float:
             f"SSIM needs images of at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels, "
             f"these have {width} x {height}; use a larger image or a smaller data.downscale"
         )
-    value = structural_similarity(prediction, truth, **SSIM_OPTIONS)
-    return float(value)  # pyright: ignore[reportArgumentType]  (a tuple only with full=True)
+    if mask is None:
+        value = structural_similarity(prediction, truth, **SSIM_OPTIONS)
+        return float(value)  # pyright: ignore[reportArgumentType]  (a tuple only with full=True)
+    prediction = np.where(mask[..., None], prediction, truth)
+    _, values = structural_similarity(prediction, truth, full=True, **SSIM_OPTIONS)  # pyright: ignore[reportAssignmentType]
+    border = SSIM_WINDOW // 2
+    inside = (slice(border, -border),) * 2
+    return float(values[inside][mask[inside]].mean(dtype=np.float64)) if mask[inside].any() else 1.0
 
 
-def flip(prediction: Image, truth: Image) -> tuple[float, Float[np.ndarray, "height width"]]:
+def flip(
+    prediction: Image, truth: Image, mask: Mask = None
+) -> tuple[float, Float[np.ndarray, "height width"]]:
     """The mean LDR-FLIP error in [0, 1] (0 for equal images) and its map.
 
     The difference a viewer sees when flipping between the two (Andersson et al. 2020), by NVIDIA's
-    flip-evaluator at 67.02 pixels per degree, sRGB inputs. The mean is over all pixels. About 2 us
+    flip-evaluator at 67.02 pixels per degree, sRGB inputs. The mean is over all pixels, or those of
+    the mask; what it leaves out counts as equal in both pictures. About 2 us
     a pixel; it holds the interpreter's lock, so threads do not help.
     """
     prediction, truth = checked_pair(prediction, truth)
+    if mask is not None:
+        prediction = np.where(mask[..., None], prediction, truth)
     parameters = {"ppd": FLIP_PIXELS_PER_DEGREE}
     error, _, _ = flip_evaluator.evaluate(
         truth, prediction, "LDR", applyMagma=False, computeMeanError=False, parameters=parameters
     )
     error = error[:, :, 0]
-    return float(error.mean(dtype=np.float64)), error
+    measured = error if mask is None else error[mask]
+    return float(measured.mean(dtype=np.float64)), error
 
 
 def definitions(with_flip: bool) -> dict[str, str]:

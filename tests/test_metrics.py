@@ -143,3 +143,23 @@ def test_ssim_refuses_images_smaller_than_its_window():
     image = np.zeros((10, 40, 3), np.float32)
     with pytest.raises(ValueError, match="at least 11 x 11 pixels, these have 40 x 10"):
         metrics.ssim(image, image)
+
+
+def test_masked_pixels_are_not_measured() -> None:
+    """What the mask leaves out may be anything: the metrics are those of equal pictures there."""
+    random = np.random.default_rng(0)
+    truth = random.random((40, 40, 3), dtype=np.float32)
+    prediction = np.clip(truth + 0.1 * random.random(truth.shape, dtype=np.float32), 0, 1)
+    mask = np.ones((40, 40), bool)
+    mask[:, 25:] = False
+    other = prediction.copy()
+    other[:, 25:] = random.random((40, 15, 3), dtype=np.float32)
+    for metric in (metrics.psnr, metrics.ssim, lambda *a: metrics.flip(*a)[0]):
+        assert metric(prediction, truth, mask) == metric(other, truth, mask)
+        assert metric(other, truth, mask) != metric(other, truth)
+    left = metrics.psnr(prediction[:, :25], truth[:, :25])
+    assert metrics.psnr(prediction, truth, mask) == pytest.approx(left)
+    assert metrics.ssim(prediction, truth, np.ones((40, 40), bool)) == pytest.approx(
+        metrics.ssim(prediction, truth)
+    )
+    assert metrics.ssim(truth, truth, mask) == pytest.approx(1.0)

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from nfields.data.image_reader import ImageHeader, read_header
+from nfields.data.pixel_file import DepthFile, MaskFile
 from nfields.errors import DataError
+from nfields.render.lenses import PERSPECTIVE
 
 # Largest entry of R R^T - I: float32 poses of real data sets stay below 1e-5, rounded ones below
 # this.
@@ -33,6 +35,9 @@ class View:
     focal: tuple[float, float]
     center: tuple[float, float]
     distortion: tuple[float, ...]
+    lens: int = PERSPECTIVE
+    mask: MaskFile | None = None
+    depth: DepthFile | None = None
 
 
 def read_json(path: Path) -> dict[str, Any]:

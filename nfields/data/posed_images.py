@@ -5,39 +5,71 @@ import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 import nfields.data
+from nfields.data.pixel_table import PixelBatch, PixelTable
 from nfields.errors import ConfigError, DataError
-from nfields.render.cameras import Cameras
+from nfields.render.cameras import Cameras, apply_homography
+
+
+IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
 @dataclass(frozen=True)
 class SceneTransform:
-    """The way from the user's frame to ours: ours = scale * user + offset."""
+    """The way from the user's frame to ours: ours = H(scale * rotation @ user + offset).
+
+    H, a projective map, is the identity but for forward-facing scenes (nfields/data/scene_frame.py)
+    """
 
     scale: float
     offset: tuple[float, float, float]
+    rotation: tuple[tuple[float, float, float], ...] = IDENTITY
+    homography: tuple[tuple[float, float, float, float], ...] | None = None
 
     def to_ours(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
         """Points of the user's frame in ours."""
-        return points * self.scale + points.new_tensor(self.offset)
+        if self.rotation != IDENTITY:
+            points = points @ points.new_tensor(self.rotation).T
+        points = points * self.scale + points.new_tensor(self.offset)
+        if self.homography is None:
+            return points
+        return apply_homography(points.new_tensor(self.homography), points)
 
     def to_user(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
         """Points of our frame in the user's."""
-        return (points - points.new_tensor(self.offset)) / self.scale
+        if self.homography is not None:
+            points = apply_homography(points.new_tensor(self.homography).inverse(), points)
+        points = (points - points.new_tensor(self.offset)) / self.scale
+        if self.rotation != IDENTITY:
+            points = points @ points.new_tensor(self.rotation)
+        return points
 
+    def to_dict(self) -> dict[str, Any]:
+        """Numbers, for json."""
+        values: dict[str, Any] = {"scale": self.scale, "offset": list(self.offset)}
+        if self.rotation != IDENTITY:
+            values["rotation"] = [list(row) for row in self.rotation]
+        if self.homography is not None:
+            values["homography"] = [list(row) for row in self.homography]
+        return values
 
-class PixelBatch(NamedTuple):
-    """Pixels of one split; `pixels` are the positions of their centres, values straight uint8."""
-
-    view_index: Int[Tensor, " n"]
-    pixels: Float[Tensor, "n 2"]
-    values: UInt8[Tensor, "n c"]
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "SceneTransform":
+        """What `to_dict` wrote."""
+        x, y, z = values["offset"]
+        homography = values.get("homography")
+        return SceneTransform(
+            values["scale"],
+            (x, y, z),
+            tuple((a, b, c) for a, b, c in values.get("rotation", IDENTITY)),
+            None if homography is None else tuple((a, b, c, d) for a, b, c, d in homography),
+        )
 
 
 class PosedImages:
@@ -46,6 +78,10 @@ class PosedImages:
     images     a split's uint8 tensors (height, width, channels), 3 channels, or 4 with straight
                alpha; None when restored from a card
     transform  from the user's frame to ours; cameras, `near` and depths are in ours
+    masks      a split's bool tensors (height, width), or None for a picture without: pixels that are
+               False are neither drawn nor measured
+    depths     a split's float32 tensors (height, width), or None: distance from the camera centre,
+               NaN where it is not known
     aabb_scale the scene lies in [-aabb_scale, aabb_scale]^3; a power of two
     near       nothing is nearer to a camera than this
     notes      what the reader skipped, converted or assumed, in sentences for the user
@@ -66,6 +102,8 @@ class PosedImages:
         near: float,
         notes: Sequence[str] = (),
         truth: dict[str, list[dict[str, Tensor]]] | None = None,
+        masks: dict[str, list[Tensor | None]] | None = None,
+        depths: dict[str, list[Tensor | None]] | None = None,
     ) -> None:
         self.cameras = cameras
         self.images = images
@@ -77,7 +115,9 @@ class PosedImages:
         self.near = near
         self.notes = list(notes)
         self.truth = truth
-        self._pixel_tables: dict[str, _PixelTable] = {}
+        self.masks = masks or {}
+        self.depths = depths or {}
+        self._pixel_tables: dict[str, PixelTable] = {}
 
     @property
     def num_channels(self) -> int:
@@ -98,17 +138,29 @@ class PosedImages:
     def sample_pixels(
         self, num: int, generator: torch.Generator, split: str = "train"
     ) -> PixelBatch:
-        """`num` pixels drawn uniformly, with replacement, from all pixels of all views of a split.
+        """`num` pixels drawn uniformly, with replacement, from all pixels of all views of a split
+        that no mask leaves out.
 
         The cost depends on `num` only, not on the number or size of the pictures.
         """
         table = self._pixel_tables.get(split)
         if table is None:
-            table = _PixelTable(self.require_images(split))
+            table = PixelTable(
+                self.require_images(split), self.masks.get(split), self.depths.get(split)
+            )
             if self.images is not None:
                 self.images[split] = table.images
             self._pixel_tables[split] = table
         return table.sample(num, generator)
+
+    def mask(self, split: str, view: int) -> Bool[Tensor, "height width"] | None:
+        """The mask of a view: False where pixels are not to be measured; None without a mask."""
+        masks = self.masks.get(split)
+        return None if masks is None else masks[view]
+
+    def has_masks(self, split: str) -> bool:
+        """True if some picture of the split has a mask."""
+        return any(mask is not None for mask in self.masks.get(split, ()))
 
     def card(self) -> dict[str, Any]:
         """All but pictures and ground truth, for json; `nfields.data.restore` reads it."""
@@ -118,7 +170,7 @@ class PosedImages:
             "names": self.names,
             "has_alpha": self.has_alpha,
             "aabb_scale": self.aabb_scale,
-            "transform": {"scale": self.transform.scale, "offset": list(self.transform.offset)},
+            "transform": self.transform.to_dict(),
             "source": self.source,
             "near": self.near,
             "notes": self.notes,
@@ -128,7 +180,6 @@ class PosedImages:
     def from_card(card: dict[str, Any]) -> "PosedImages":
         """The data set a card describes, without pictures."""
         try:
-            x, y, z = card["transform"]["offset"]
             return PosedImages(
                 cameras={
                     split: Cameras.from_dict(values) for split, values in card["cameras"].items()
@@ -137,7 +188,7 @@ class PosedImages:
                 names=card["names"],
                 has_alpha=card["has_alpha"],
                 aabb_scale=card["aabb_scale"],
-                transform=SceneTransform(card["transform"]["scale"], (x, y, z)),
+                transform=SceneTransform.from_dict(card["transform"]),
                 source=card["source"],
                 near=card["near"],
                 notes=card["notes"],
@@ -153,69 +204,6 @@ class PosedImages:
             raise DataError(
                 f"split {split!r} is not in {self.source}; it has {', '.join(self.cameras)}."
             )
-
-
-class _PixelTable:
-    """All pixels of a split in one tensor (total, channels); how a row becomes a pixel."""
-
-    def __init__(self, images: list[Tensor]) -> None:
-        num_channels = images[0].shape[2]
-        heights = torch.tensor([image.shape[0] for image in images])
-        widths = torch.tensor([image.shape[1] for image in images])
-        self.ends = (heights * widths).cumsum(0)
-        self.starts = self.ends - heights * widths
-        self.widths = widths
-        self.total = int(self.ends[-1])
-        self.has_one_size = bool((widths == widths[0]).all() and (heights == heights[0]).all())
-        values = _as_one(images)
-        if values is None:
-            values = torch.cat([image.reshape(-1, num_channels) for image in images])
-        self.values = values
-        self.images = [
-            self.values[start:end].view(-1, width, num_channels)
-            for start, end, width in zip(
-                self.starts.tolist(), self.ends.tolist(), widths.tolist(), strict=True
-            )
-        ]
-
-    def sample(self, num: int, generator: torch.Generator) -> PixelBatch:
-        row = torch.randint(self.total, (num,), generator=generator)
-        values = self.values.index_select(0, row)
-        if self.has_one_size:
-            width = int(self.widths[0])
-            # int32 divides several times faster; a view's pixels fit, the sum over views may not.
-            view_index = row.div(int(self.ends[0]), rounding_mode="floor")
-            inside = row.sub_(view_index, alpha=int(self.ends[0])).to(torch.int32)
-            y = inside.div(width, rounding_mode="floor")
-        else:
-            view_index = torch.searchsorted(self.ends, row, right=True)
-            inside = row.sub_(self.starts[view_index])
-            width = self.widths[view_index]
-            y = inside.div(width, rounding_mode="floor")
-        x = inside - y * width
-        pixels = torch.stack([x, y], dim=1).to(torch.float32).add_(0.5)
-        return PixelBatch(view_index, pixels, values)
-
-
-def _as_one(images: list[Tensor]) -> Tensor | None:
-    """The one tensor (total, channels) that the pictures are consecutive parts of, if they are.
-
-    `read_images` makes them so; copying hundreds of large pictures would double the memory.
-    """
-    first = images[0]
-    offset = first.storage_offset()
-    for image in images:
-        if (
-            image.untyped_storage().data_ptr() != first.untyped_storage().data_ptr()
-            or image.storage_offset() != offset
-            or not image.is_contiguous()
-        ):
-            return None
-        offset += image.numel()
-    num_channels = first.shape[2]
-    return first.as_strided(
-        ((offset - first.storage_offset()) // num_channels, num_channels), (num_channels, 1)
-    )
 
 
 def open_posed_images(

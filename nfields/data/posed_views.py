@@ -1,6 +1,8 @@
 """Views of a camera file made into a data set: cameras in our frame, pictures decoded, checks."""
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,11 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from nfields.data.camera_file import View
-from nfields.data.image_reader import conversion_notes, read_images
+from nfields.data.image_reader import ImageHeader, conversion_notes, read_images
 from nfields.data.posed_images import PosedImages, SceneTransform
 from nfields.errors import DataError
-from nfields.render.cameras import Cameras, distort, project, rays
+from nfields.render.cameras import Cameras, project, rays, view_rays
+from nfields.render.lenses import FISHEYE, PERSPECTIVE, distort
 
 
 def assemble(
@@ -32,7 +35,7 @@ def assemble(
     headers = [view.header for views in splits.values() for view in views]
     has_alpha = any(header.has_alpha for header in headers)
     cameras = {split: _cameras(views, transform) for split, views in splits.items()}
-    notes = [*notes, *conversion_notes(headers)]
+    notes = [*notes, *conversion_notes(headers), *size_notes(headers), *twin_notes(splits)]
     for split, split_cameras in cameras.items():
         names = [view.name for view in splits[split]]
         check_lenses(split_cameras, names, path)
@@ -42,8 +45,28 @@ def assemble(
         split: read_images([view.header for view in views], num_channels, downscale)
         for split, views in splits.items()
     }
+    cameras = {split: value.downscaled(downscale) for split, value in cameras.items()}
+    masks = {
+        split: [
+            _mask(view, cameras[split], i, downscale) for i, view in enumerate(views)
+        ]
+        for split, views in splits.items()
+    }
+    notes += mask_notes(masks)
+    depths = {
+        split: [
+            None
+            if view.depth is None
+            else view.depth.read(view.header, cameras[split], i, downscale, transform.scale)
+            for i, view in enumerate(views)
+        ]
+        for split, views in splits.items()
+    }
+    num_depths = sum(depth is not None for split in depths.values() for depth in split)
+    if num_depths:
+        notes.append(f"{num_depths} of {len(headers)} pictures have a depth map")
     return PosedImages(
-        cameras={split: value.downscaled(downscale) for split, value in cameras.items()},
+        cameras=cameras,
         images=images,
         names={split: [view.name for view in views] for split, views in splits.items()},
         has_alpha=has_alpha,
@@ -52,11 +75,15 @@ def assemble(
         source=source,
         near=near,
         notes=notes,
+        masks=masks,
+        depths=depths,
     )
 
 
 def _cameras(views: Sequence[View], transform: SceneTransform) -> Cameras:
     poses = np.stack([view.camera_to_world for view in views])
+    rotation = np.array(transform.rotation)
+    poses = rotation @ poses
     poses[:, :, 3] = poses[:, :, 3] * transform.scale + np.array(transform.offset)
     sizes = [(view.header.width, view.header.height) for view in views]
     float32 = torch.float32
@@ -66,7 +93,61 @@ def _cameras(views: Sequence[View], transform: SceneTransform) -> Cameras:
         center=torch.tensor([view.center for view in views], dtype=float32),
         distortion=torch.tensor([view.distortion for view in views], dtype=float32),
         sizes=torch.tensor(sizes, dtype=torch.int64),
+        lens=torch.tensor([view.lens for view in views], dtype=torch.int64),
+        homography=None
+        if transform.homography is None
+        else torch.tensor(transform.homography, dtype=float32),
     )
+
+
+def _mask(view: View, cameras: Cameras, index: int, downscale: int) -> Tensor | None:
+    """Where the file of a mask, if there is one, and the circle of a fisheye leave pixels in."""
+    mask = None if view.mask is None else view.mask.read(view.header, downscale)
+    if view.lens == FISHEYE:
+        width, height = cameras.size(index)
+        _, directions = view_rays(cameras, index)
+        shown = directions[:, 0].isfinite().view(height, width)
+        if not bool(shown.all()):
+            mask = shown if mask is None else mask & shown
+    return mask
+
+
+def mask_notes(masks: dict[str, list[Tensor | None]]) -> list[str]:
+    """A sentence about pixels that masks leave out, or nothing."""
+    found = [mask for split in masks.values() for mask in split if mask is not None]
+    if not found:
+        return []
+    total = sum(mask.numel() for mask in found)
+    left_out = total - sum(int(mask.count_nonzero()) for mask in found)
+    num = sum(len(split) for split in masks.values())
+    return [
+        f"{len(found)} of {num} pictures have a mask: {left_out / total:.1%} of their pixels are "
+        "neither trained on nor measured"
+    ]
+
+
+def size_notes(headers: Sequence[ImageHeader]) -> list[str]:
+    """A sentence about pictures of several sizes, or nothing."""
+    sizes = Counter((header.width, header.height) for header in headers)
+    if len(sizes) < 2:
+        return []
+    (width, height), num = sizes.most_common(1)[0]
+    return [
+        f"pictures have {len(sizes)} different sizes; {num} of {len(headers)} have {width} x "
+        f"{height} pixels"
+    ]
+
+
+def twin_notes(splits: dict[str, list[View]]) -> list[str]:
+    """A sentence about files that several views name, or nothing."""
+    paths = Counter(view.header.path for views in splits.values() for view in views)
+    twins = [path for path, count in paths.items() if count > 1]
+    if not twins:
+        return []
+    return [
+        f"{len(twins)} pictures are named more than once (first: {twins[0].name}); if one of them "
+        "is held out, its score means nothing"
+    ]
 
 
 def _border(cameras: Cameras, view: int, num: int = 9) -> Tensor:
@@ -80,14 +161,18 @@ def _border(cameras: Cameras, view: int, num: int = 9) -> Tensor:
 
 def check_lenses(cameras: Cameras, names: Sequence[str], path: Path) -> None:
     """Nothing; an error if a lens folds its picture, so that some pixels have no or two rays."""
+    cameras = replace(cameras, homography=None)
     if not cameras.is_distorted:
         return
+    lens = cameras.lens[:, None].float()
     _, first = np.unique(
-        torch.cat([cameras.distortion, cameras.focal, cameras.center], dim=1).numpy(),
+        torch.cat([cameras.distortion, cameras.focal, cameras.center, lens], dim=1).numpy(),
         axis=0,
         return_index=True,
     )
     for view in first.tolist():
+        if cameras.lens[view] != PERSPECTIVE:
+            continue  # a fisheye may end inside its picture
         pixels = _border(cameras, view)
         index = torch.full((len(pixels),), view)
         origins, directions = rays(cameras, index, pixels)
@@ -141,9 +226,14 @@ def _check_seen(
     if len(blind) < len(names):
         some = f"{len(blind)} of {len(names)} {split} cameras do not see the scene box"
         return [f"{some} (first: {blind[0]})"] if blind else []
-    corners = transform.to_user(torch.tensor([[-1.0] * 3, [1.0] * 3]) * aabb_scale)
-    low, high = ([round(value, 3) for value in corner] for corner in corners.tolist())
-    position = transform.to_user(cameras.camera_to_world[0, :, 3])
+    before = replace(transform, homography=None)
+    box = aabb_scale * torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
+    corners = transform.to_user(box) if transform.homography is None else before.to_user(box)
+    low, high = (
+        [round(value, 3) for value in corner.tolist()]
+        for corner in (corners.amin(dim=0), corners.amax(dim=0))
+    )
+    position = before.to_user(cameras.camera_to_world[0, :, 3])
     raise DataError(
         f"{path}: no {split} camera sees the scene box, which reaches from {low} to {high} in the "
         f"frame of the file; the first camera is at {[round(v, 3) for v in position.tolist()]}. "

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Num
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
@@ -45,6 +45,7 @@ class ComparedImage:
     seconds: float | None = None  # that rendering took
     depth: Float[Tensor, "h w"] | None = None
     opacity: Float[Tensor, "h w"] | None = None
+    mask: Bool[Tensor, "h w"] | None = None  # False where nothing is measured
 
 
 def compare_images(
@@ -76,8 +77,14 @@ def compare_images(
         job = bar.add_task("evaluating", total=total)
         for image in images:
             prediction = np.clip(to_array(image.prediction), 0.0, 1.0)
-            row, error = measure(prediction, to_array(image.truth), with_flip)
+            mask = None if image.mask is None else image.mask.cpu().numpy()
+            if mask is not None and not mask.any():
+                bar.update(job, advance=1)
+                continue
+            row, error = measure(prediction, to_array(image.truth), with_flip, mask)
             row = {"name": image.name, **row}
+            if mask is not None:
+                row["measured"] = float(mask.mean())
             if image.seconds is not None:
                 row["render_seconds"] = image.seconds
             if folder is not None and (num_pictures is None or len(rows) < num_pictures):
@@ -86,7 +93,9 @@ def compare_images(
             resolutions.add((prediction.shape[1], prediction.shape[0]))
             bar.update(job, advance=1, description=f"evaluating  psnr {mean(rows, 'psnr'):.2f}")
     if not rows:
-        raise ValueError("there is no image to evaluate; is the split empty, or limit=0?")
+        raise ValueError(
+            "there is no image to evaluate; is the split empty, masked out, or limit=0?"
+        )
     if folder is not None and len(sheet) > 1:
         shown = sheet[: 4 * SHEET_COLUMNS]
         labels = [f"{row['name']}  {row['psnr']:.2f} dB" for row in rows[: len(shown)]]
@@ -104,7 +113,7 @@ def summary(
 ) -> dict[str, Any]:
     """What is stored of measured images: the means of their rows, the rows, and the protocol."""
     return {
-        **{key: mean(rows, key) for key in rows[0] if key != "name"},
+        **{key: mean(rows, key) for key in rows[0] if key not in ("name", "measured")},
         "per_image": rows,
         "protocol": {
             **protocol,
@@ -116,21 +125,26 @@ def summary(
 
 
 def measure(
-    prediction: Float[np.ndarray, "h w 3"], truth: Float[np.ndarray, "h w 3"], with_flip: bool
+    prediction: Float[np.ndarray, "h w 3"],
+    truth: Float[np.ndarray, "h w 3"],
+    with_flip: bool,
+    mask: Bool[np.ndarray, "h w"] | None = None,
 ) -> tuple[dict[str, float | None], Float[np.ndarray, "h w"]]:
     """The metrics of one image, and the error map to draw: FLIP's, or the mean absolute error.
 
-    SSIM is None for images smaller than its window.
+    Both are of the pixels of the mask, if there is one. SSIM is None for images smaller than its
+    window.
     """
     row: dict[str, float | None] = {
-        "psnr": metrics.finite_psnr(metrics.psnr(prediction, truth)),
+        "psnr": metrics.finite_psnr(metrics.psnr(prediction, truth, mask)),
         "ssim": None,
     }
     if min(truth.shape[:2]) >= metrics.SSIM_WINDOW:
-        row["ssim"] = metrics.ssim(prediction, truth)
+        row["ssim"] = metrics.ssim(prediction, truth, mask)
     if not with_flip:
-        return row, np.abs(prediction - truth).mean(axis=2)
-    row["flip"], error = metrics.flip(prediction, truth)
+        error = np.abs(prediction - truth).mean(axis=2)
+        return row, error if mask is None else np.where(mask, error, 0.0)
+    row["flip"], error = metrics.flip(prediction, truth, mask)
     return row, error
 
 

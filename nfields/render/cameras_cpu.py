@@ -11,6 +11,8 @@ import math
 import numba
 import numpy as np
 
+from nfields.render.lenses import FISHEYE, PERSPECTIVE
+
 # Newton's method doubles its digits a step; ordinary lenses need three, the rest is for strong
 # ones near the edge of validity. The tolerance is far below the float32 of the result.
 _MAX_STEPS = 10
@@ -44,12 +46,43 @@ def undistort_point(
 
 
 @numba.njit(cache=True, nogil=True)
+def unbend_angle(
+    radius: float, k1: float, k2: float, k3: float, k4: float, max_angle: float
+) -> float:
+    """The angle to a fisheye's axis seen at a distance from its principal point, or NaN."""
+    t2 = max_angle * max_angle
+    if radius > max_angle * (1.0 + t2 * (k1 + t2 * (k2 + t2 * (k3 + t2 * k4)))):
+        return math.nan
+    low, high = 0.0, max_angle
+    angle = min(radius, max_angle)
+    for _ in range(60):  # Newton's method; where it leaves the bracket, bisection
+        t2 = angle * angle
+        error = angle * (1.0 + t2 * (k1 + t2 * (k2 + t2 * (k3 + t2 * k4)))) - radius
+        if error < 0.0:
+            low = angle
+        else:
+            high = angle
+        slope = 1.0 + t2 * (3.0 * k1 + t2 * (5.0 * k2 + t2 * (7.0 * k3 + t2 * 9.0 * k4)))
+        newton = angle - error / slope if slope > 0.0 else math.inf
+        if newton < low or newton > high:
+            newton = 0.5 * (low + high)
+        step = newton - angle
+        angle = newton
+        if abs(step) < _TOLERANCE:
+            break
+    return angle
+
+
+@numba.njit(cache=True, nogil=True)
 def write_rays(
     camera_to_world: np.ndarray,
     focal: np.ndarray,
     center: np.ndarray,
     distortion: np.ndarray,
     is_distorted: bool,
+    lens: np.ndarray,
+    is_perspective: bool,
+    max_angles: np.ndarray,
     view_index: np.ndarray,
     pixels: np.ndarray,
     origins: np.ndarray,
@@ -62,15 +95,25 @@ def write_rays(
             return i
         x = (float(pixels[i, 0]) - center[v, 0]) / focal[v, 0]
         y = (float(pixels[i, 1]) - center[v, 1]) / focal[v, 1]
-        if is_distorted:
-            lens = distortion[v]
-            x, y = undistort_point(x, y, lens[0], lens[1], lens[2], lens[3])
-        inv_length = 1.0 / math.sqrt(x * x + y * y + 1.0)  # R keeps lengths
-        x *= inv_length
-        y *= inv_length
+        k = distortion[v]
+        z = 1.0
+        if is_perspective or lens[v] == PERSPECTIVE:
+            if is_distorted:
+                x, y = undistort_point(x, y, k[0], k[1], k[2], k[3])
+            z = 1.0 / math.sqrt(x * x + y * y + 1.0)  # R keeps lengths
+            x *= z
+            y *= z
+        elif lens[v] == FISHEYE:
+            radius = math.hypot(x, y)
+            angle = unbend_angle(radius, k[0], k[1], k[2], k[3], float(max_angles[v]))
+            factor = math.sin(angle) / radius if radius > 0.0 else 1.0
+            x, y, z = x * factor, y * factor, math.cos(angle)
+        else:
+            flat = math.cos(y)
+            x, y, z = math.sin(x) * flat, math.sin(y), math.cos(x) * flat
         matrix = camera_to_world[v]
         for axis in range(3):
             row = matrix[axis]
-            directions[i, axis] = row[0] * x - row[1] * y - row[2] * inv_length
+            directions[i, axis] = row[0] * x - row[1] * y - row[2] * z
             origins[i, axis] = row[3]
     return -1

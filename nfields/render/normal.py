@@ -1,5 +1,7 @@
 """Surface normals from a depth map."""
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,6 +18,7 @@ def normals_from_depth(
     for planes; wrong within a pixel of an edge of the surface. Not finite depths give zero.
     """
     width, height = cameras.size(view)
+    cameras = replace(cameras, homography=None)  # depth is the distance before it
     origins, directions = view_rays(cameras, view)
     rotation = cameras.camera_to_world[view, :, :3]
     t = torch.where(depth.isfinite(), depth, torch.zeros_like(depth)).reshape(-1, 1)

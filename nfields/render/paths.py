@@ -17,6 +17,7 @@ Notation: o_i camera positions, d_i unit viewing directions (-z), r_i right axes
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -250,11 +251,10 @@ def make_path(
     new_width = width if width is not None else max(1, round(new_height * old_width / old_height))
     focal = path.focal[:, 1:] * (new_height / old_height)
     size = torch.tensor([new_width, new_height])
-    return Cameras(
-        camera_to_world=path.camera_to_world,
+    return replace(
+        path,
         focal=focal.expand(-1, 2).contiguous(),
         center=(size / 2).expand(num_frames, 2).contiguous(),
-        distortion=path.distortion,
         sizes=size.expand(num_frames, 2).contiguous(),
     )
 
@@ -291,6 +291,7 @@ def _assemble(cameras: Cameras, origins: Array, rotation: Array) -> Cameras:
         center=(size / 2).expand(num_frames, 2).contiguous(),
         distortion=torch.zeros(num_frames, 4),
         sizes=size.expand(num_frames, 2).contiguous(),
+        homography=None if cameras.homography is None else cameras.homography.cpu(),
     )
 
 

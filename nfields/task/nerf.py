@@ -30,7 +30,7 @@ from nfields.model.field import Field, GroupReadout, Samples
 from nfields.ops.composite import composite
 from nfields.ops.march import march, num_cascades, sample_points
 from nfields.optimizer import ParameterGroup
-from nfields.render.cameras import Cameras, rays, view_rays
+from nfields.render.cameras import Cameras, project, rays, view_rays
 from nfields.render.harmonics import spherical_harmonics
 from nfields.render.occupancy import OccupancyGrid
 from nfields.render.visual_hull import visual_hull
@@ -132,7 +132,9 @@ class NerfTask(Task):
     def prepare(self, model: Field, generator: torch.Generator) -> None:
         images = self.data.require_images("train")
         cameras = self.data.cameras["train"]
-        if self.carve and self.data.has_alpha:
+        # The hull is carved with straight rays of perspective cameras.
+        is_plain = cameras.is_perspective and cameras.homography is None
+        if self.carve and self.data.has_alpha and is_plain:
             alphas = [image[..., 3] for image in images]
             self.grid.exclude(lambda centers, half: visual_hull(centers, half, cameras, alphas))
             self._fit_field_to(self.grid.candidates())
@@ -295,6 +297,10 @@ class NerfTask(Task):
         rgb, opacity, depth = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
         width, height = cameras.size(view)
         mean_depth = torch.where(opacity >= 0.5, depth / opacity, torch.inf)
+        if cameras.homography is not None:
+            points = origins + mean_depth[:, None] * directions
+            _, distance = project(cameras, view, points)
+            mean_depth = torch.where(mean_depth.isfinite(), distance, torch.inf)
         return {
             "rgb": rgb.clamp(0, 1).view(height, width, 3),
             "depth": mean_depth.view(height, width),
@@ -352,6 +358,7 @@ class NerfTask(Task):
                     seconds=perf_counter() - started,
                     depth=seen["depth"],
                     opacity=seen["opacity"],
+                    mask=self.data.mask(split, view),
                 )
 
         return compare_images(
@@ -360,6 +367,7 @@ class NerfTask(Task):
             protocol={
                 "split": split,
                 "background": shown if self.data.has_alpha else "photograph",
+                **({"masked": True} if self.data.has_masks(split) else {}),
                 "color_space": "sRGB",
             },
             total=len(images),

@@ -11,14 +11,13 @@ from torch import Tensor
 
 from nfields.render.cameras import (
     Cameras,
-    distort,
     pixel_centers,
     project,
     rays,
     rays_in_torch,
-    undistort,
     view_rays,
 )
+from nfields.render.lenses import distort, undistort
 from tests.compare import assert_matches
 
 FOX_LENS = (0.0578421, -0.0805099, -0.000980296, 0.00015575)
