@@ -21,3 +21,4 @@ class Surface:
     to_user: Float[Tensor, "4 4"]  # our frame to the user's: a similarity
     is_distance: bool
     color: Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n 3"]] | None  # sRGB in [0, 1]
+    notes: tuple[str, ...] = ()  # what was chosen for the user, such as a level, in sentences
