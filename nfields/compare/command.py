@@ -35,6 +35,7 @@ Both:
   out=FOLDER                 table.md, .csv, .tex, plots, compare.json; else below outputs/compare
   metric=psnr                the measure of the plots and Pareto fronts; else the first one measured
   better=auto                auto (by the measure's name), higher or lower
+  mean_over=data.path        rows are means over the values of this option, such as several pictures
   mix_protocols=false        true: also runs that were not measured alike; the table says how"""
 
 
@@ -44,6 +45,7 @@ def command_options(
     out: str | None = None,
     metric: str | None = None,
     better: Literal["auto", "higher", "lower"] = "auto",
+    mean_over: str | None = None,
     mix_protocols: bool = False,
 ) -> None:
     """The options of compare; other words are those of train.py."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from nfields.compare.averages import averaged
 from nfields.compare.pareto import is_lower_better
 from nfields.compare.plot import COSTS, Measure, fronts, write_plots
 from nfields.compare.runs import Collected, as_text, check_protocols, protocol_differences
@@ -39,7 +40,10 @@ def report(
     runs = collected.runs
     if not runs:
         raise DataError(f"no run to compare; {len(collected.skipped)} were skipped")
-    if not options.get("mix_protocols", False):
+    mix_protocols, key = options.get("mix_protocols", False), options.get("mean_over")
+    if key is not None:
+        runs = averaged(runs, key, mix_protocols)
+    if not mix_protocols:
         check_protocols(runs)
     rows = make_rows(runs)
     measure = chosen_measure(rows, options)

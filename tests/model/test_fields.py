@@ -1,4 +1,4 @@
-"""The contract of every representation: all files of configs/model, on two and three coordinates."""
+"""The contract of every representation: all files of configs/model, in 2-D and 3-D."""
 
 from itertools import pairwise
 from pathlib import Path
