@@ -5,13 +5,10 @@ and their look are in toy_scene_kernels. Rendered scenes are kept in a cache
 folder (NFIELDS_CACHE, else nfields in the user's cache folder) and rendered again if it is lost.
 """
 
-import hashlib
 import json
 import logging
 import math
 import os
-import tempfile
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nfields.data import toy_scene_kernels
+from nfields.data.array_cache import cache_file, load_arrays, save_arrays
 from nfields.data.posed_images import PosedImages, SceneTransform
 from nfields.errors import ConfigError
 from nfields.render.cameras import Cameras
@@ -68,7 +66,13 @@ def read_toy_scene(*, resolution: int, num_train: int, num_test: int, seed: int)
         "test": _cameras(_test_directions(num_test), resolution),
     }
     notes: list[str] = []
-    file = _cache_file(cameras)
+    file = cache_file(
+        "toy_scene",
+        [
+            json.dumps({k: v.to_dict() for k, v in cameras.items()}).encode(),
+            Path(str(toy_scene_kernels.__file__)).read_bytes(),
+        ],
+    )
     arrays = _load(file, cameras)
     if arrays is None:
         log.info("rendering the generated scene (kept for the next time in %s)", file.parent)
@@ -76,7 +80,7 @@ def read_toy_scene(*, resolution: int, num_train: int, num_test: int, seed: int)
         for split, views in cameras.items():
             for name, array in render(views).items():
                 arrays[f"{split}_{name}"] = array
-        notes += _save(file, arrays)
+        notes += save_arrays(file, arrays, "the generated scene")
     return PosedImages(
         cameras=cameras,
         images={split: list(torch.from_numpy(arrays[f"{split}_colors"])) for split in cameras},
@@ -189,26 +193,12 @@ def _cameras(directions: np.ndarray, resolution: int) -> Cameras:
     )
 
 
-def _cache_file(cameras: dict[str, Cameras]) -> Path:
-    """Where these cameras' pictures are kept; the name changes with the cameras and the scene."""
-    content = hashlib.sha256()
-    content.update(json.dumps({k: v.to_dict() for k, v in cameras.items()}).encode())
-    content.update(Path(str(toy_scene_kernels.__file__)).read_bytes())
-    folder = os.environ.get("NFIELDS_CACHE")
-    if folder is None:
-        base = os.environ.get("XDG_CACHE_HOME")
-        folder = (Path(base) if base else Path("~/.cache").expanduser()) / "nfields"
-    return Path(folder) / f"toy_scene-{content.hexdigest()[:16]}.npz"
-
-
 def _load(file: Path, cameras: dict[str, Cameras]) -> dict[str, np.ndarray] | None:
     """The arrays of the cache file; None if it is not there or damaged."""
-    shapes = {"colors": (4,), "depth": (), "normals": (3,)}
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    arrays = load_arrays(file)
+    if arrays is None:
         return None
+    shapes = {"colors": (4,), "depth": (), "normals": (3,)}
     for split, views in cameras.items():
         width, height = views.size(0)
         for name, channels in shapes.items():
@@ -216,23 +206,3 @@ def _load(file: Path, cameras: dict[str, Cameras]) -> dict[str, np.ndarray] | No
             if array is None or array.shape != (len(views), height, width, *channels):
                 return None
     return arrays
-
-
-def _save(file: Path, arrays: dict[str, np.ndarray]) -> list[str]:
-    """Writes the cache file, or says why not; others see the whole file or none."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix=".tmp")
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                np.savez(stream, allow_pickle=False, **arrays)
-            Path(name).replace(file)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        return [
-            f"the generated scene could not be kept in {file.parent} ({error}) and is rendered "
-            "again next time; set NFIELDS_CACHE to a folder that can be written"
-        ]
-    return []

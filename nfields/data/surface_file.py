@@ -1,0 +1,109 @@
+"""A surface as a function's zero set: the data of task=sdf."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nfields.data import knot, mesh_file, mesh_surface, surface_samples, true_surface
+from nfields.data.array_cache import cache_file
+from nfields.data.knot import KnotSurface
+from nfields.data.mesh_file import read_mesh
+from nfields.data.mesh_surface import MeshSurface, oriented
+from nfields.data.posed_images import SceneTransform
+from nfields.data.surface_samples import SurfaceSamples, kept_samples
+from nfields.data.true_surface import TrueSurface
+from nfields.errors import ConfigError, DataError
+
+# The longest side of a surface's box is twice this; around it there is room for the outside.
+HALF_SIDE = 0.9
+
+
+class SurfaceData:
+    """A surface in our frame, where its box is centred and its longest side spans [-0.9, 0.9].
+
+    path=null is a knot whose distance is known exactly. `truth` and `samples` are None when
+    restored from a card: that has the transform to the user's frame only.
+    """
+
+    def __init__(self, *, path: str | None, seed: int) -> None:
+        if seed < 0:
+            raise ConfigError(f"data.seed={seed} must be >= 0")
+        self.notes: list[str] = []
+        self.truth: TrueSurface | None
+        if path is None:
+            self.source = "generated solid: a trefoil knot around a ball, distances exact"
+            self.truth, content = KnotSurface(), b""
+            self.transform = SceneTransform(1.0, (0.0, 0.0, 0.0))
+        else:
+            file = Path(path)
+            mesh = read_mesh(file)
+            content = file.read_bytes()
+            self.transform = centred(mesh.vertices)
+            vertices = mesh.vertices * self.transform.scale + np.array(self.transform.offset)
+            faces, notes = oriented(vertices, mesh.faces)
+            self.notes += [*mesh.notes, *notes]
+            self.truth = MeshSurface(vertices, faces)
+            self.source = f"mesh {file.name}, {len(faces):,} faces"
+        code = [
+            Path(str(module.__file__)).read_bytes()
+            for module in (knot, mesh_file, mesh_surface, surface_samples, true_surface)
+        ]
+        cached = cache_file("surface", [content, str(seed).encode(), *code])
+        samples, notes = kept_samples(cached, self.truth, seed)
+        self.samples: SurfaceSamples | None = samples
+        self.notes += notes
+
+    def require_samples(self) -> SurfaceSamples:
+        """The samples; an error if this was restored from a card."""
+        if self.samples is None:
+            raise DataError(
+                f"the {self.source} is not at hand: a run folder keeps the transform to its frame "
+                "only; say where the file is with data.path=<file>"
+            )
+        return self.samples
+
+    @property
+    def to_user(self) -> Float[Tensor, "4 4"]:
+        """The matrix that takes points of our frame to the user's."""
+        matrix = torch.eye(4, dtype=torch.float64)
+        matrix[:3, :3] /= self.transform.scale
+        offset = torch.tensor(self.transform.offset, dtype=torch.float64)
+        matrix[:3, 3] = -offset / self.transform.scale
+        return matrix
+
+    def card(self) -> dict[str, Any]:
+        """All but the surface, for json."""
+        return {
+            "class": "nfields.data.surface_file.SurfaceData",
+            "transform": {"scale": self.transform.scale, "offset": list(self.transform.offset)},
+            "source": self.source,
+            "notes": self.notes,
+        }
+
+    @staticmethod
+    def from_card(card: dict[str, Any]) -> "SurfaceData":
+        """The data set a card describes, without the surface."""
+        data = object.__new__(SurfaceData)
+        try:
+            x, y, z = (float(value) for value in card["transform"]["offset"])
+            data.transform = SceneTransform(float(card["transform"]["scale"]), (x, y, z))
+            data.source, data.notes = str(card["source"]), list(card["notes"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"the data card is incomplete or damaged ({type(error).__name__}: {error}); it "
+                "must be the data.json that SurfaceData.card() wrote."
+            ) from error
+        data.truth, data.samples = None, None
+        return data
+
+
+def centred(points: Float[np.ndarray, "n 3"]) -> SceneTransform:
+    """The transform that centres the box of points and gives its longest side 2 HALF_SIDE."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    scale = 2 * HALF_SIDE / float((high - low).max())
+    x, y, z = (-scale * 0.5 * (low + high)).tolist()
+    return SceneTransform(scale, (x, y, z))

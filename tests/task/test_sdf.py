@@ -1,0 +1,132 @@
+"""sdf: losses and metrics of fields whose error is known, and runs that learn a surface."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+import nfields
+from nfields import config, stored_run
+from nfields.errors import ConfigError
+from nfields.model.field import Field, GroupReadout, Kernels, Samples
+from nfields.optimizer import ParameterGroup
+from nfields.run import train
+from nfields.task.sdf import SdfTask
+from tests.data.solids import ball, write
+
+
+class Ball(Field):
+    """What makes the task's field the distance to a ball of some radius, plus a bias."""
+
+    in_dim, out_dim = 3, 1
+
+    def __init__(self, radius: float, bias: float = 0.0):
+        super().__init__()
+        self.radius, self.bias = radius, bias
+        self.readout = nn.Linear(1, 1)
+
+    def forward(
+        self, x: Float[Tensor, "n 3"], groups: GroupReadout | None = None
+    ) -> Float[Tensor, "n 1"]:
+        length = x.norm(dim=1, keepdim=True)
+        # Taken back: what the task adds before it is prepared, a ball of radius 0.
+        return length - self.radius + self.bias - torch.sqrt(length**2 + 0.01)
+
+    def initialize(self, samples: Samples, generator: torch.Generator) -> None:
+        self.samples = samples
+
+    def kernels(self, x: Float[Tensor, "n 3"]) -> Kernels | None:
+        return None
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        return []
+
+
+def make(*overrides: str) -> SdfTask:
+    cfg = nfields.compose(["task=sdf", "model=rbfnet", *overrides])
+    return config.build(cfg.task, data=config.build(cfg.data))
+
+
+@pytest.fixture(scope="session")
+def ball_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ball of radius 50 about (100, 0, 0); in our frame its radius is 0.9."""
+    mesh = ball(50, (100, 0, 0), subdivisions=5)
+    return write(mesh, tmp_path_factory.mktemp("ball") / "ball.ply")
+
+
+def test_loss_is_relative_to_the_distance(ball_file: Path) -> None:
+    task = make(f"data.path={ball_file}", "task.relative_floor=0.05")
+    batch = task.batch(torch.Generator().manual_seed(0))
+    loss = task.losses(Ball(0.9, bias=0.02), batch).losses["distance"].item()
+    expected = (0.02 / (batch.distances.abs() + 0.05)).mean().item()
+    assert loss == pytest.approx(expected, rel=1e-2)
+    # Half of the points lie on the surface.
+    assert (batch.distances == 0).float().mean() == 0.5
+
+
+def test_metrics_of_a_ball_too_small(ball_file: Path) -> None:
+    measured = make(f"data.path={ball_file}").validate(Ball(0.8), None)
+    volumes = [4 / 3 * np.pi * r**3 / 8 for r in (0.8, 0.9)]  # as parts of the box
+    assert measured["iou"] == pytest.approx((0.8 / 0.9) ** 3, abs=0.01)
+    assert measured["sign_accuracy"] == pytest.approx(1 - volumes[1] + volumes[0], abs=0.01)
+    assert measured["distance_error"] == pytest.approx(0.1, rel=0.01)
+    assert measured["distance_error_near"] == pytest.approx(0.1, rel=0.01)
+
+
+def test_exact_field_has_no_error(ball_file: Path) -> None:
+    measured = make(f"data.path={ball_file}").validate(Ball(0.9), None)
+    assert measured["iou"] > 0.998  # the mesh is a little smaller than the ball
+    assert measured["sign_accuracy_near"] > 0.99
+    assert measured["distance_error"] < 5e-4
+
+
+def test_models_are_placed_by_weights_that_favour_the_surface(ball_file: Path) -> None:
+    task, model = make(f"data.path={ball_file}"), Ball(0.9)
+    task.prepare(model, torch.Generator().manual_seed(0))
+    weights, distance = model.samples.weights, (model.samples.x.norm(dim=1) - 0.9).abs()
+    assert weights.mean().item() == pytest.approx(1, rel=1e-4)
+    assert weights[distance < 1e-3].mean() > 3 * weights[distance > 0.1].mean()
+
+
+def test_surface_takes_the_field_to_the_users_frame(ball_file: Path) -> None:
+    surface = make(f"data.path={ball_file}").surface(Ball(0.9))
+    x = torch.tensor([[0.9, 0, 0], [0, 0, 0.45]])
+    assert torch.allclose(surface.distance(x), torch.tensor([0.0, -0.45]), atol=1e-6)
+    user = torch.cat([x.double(), torch.ones(2, 1)], dim=1) @ surface.to_user.T
+    expected = torch.tensor([[150.0, 0, 0, 1], [100, 0, 25, 1]])
+    assert torch.allclose(user.float(), expected, atol=0.05)
+
+
+def run(folder: Path, *overrides: str) -> dict[str, Any]:
+    usual = ["trainer.max_steps=150", "trainer.max_time=null", "task.points_per_step=8192"]
+    return train(["task=sdf", "model=rbfnet", f"run_dir={folder}", *usual, *overrides])
+
+
+@pytest.mark.slow
+def test_a_mesh_is_learned(ball_file: Path, tmp_path: Path) -> None:
+    metrics = run(tmp_path / "run", f"data.path={ball_file}")
+    assert metrics["iou"] > 0.98
+    assert metrics["distance_error_near"] < 4e-3
+    stored = json.loads((tmp_path / "run" / "evaluation" / "metrics.json").read_text())
+    assert stored["protocol"]
+    loaded = stored_run.load_run((tmp_path / "run").rename(tmp_path / "moved"))
+    assert isinstance(loaded.task, SdfTask)
+    to_user = make(f"data.path={ball_file}").data.to_user
+    assert torch.equal(loaded.task.surface(loaded.model).to_user, to_user)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("task.points_per_step=2", r"task\.points_per_step=2"),
+        ("task.relative_floor=0", r"task\.relative_floor=0"),
+    ],
+)
+def test_bad_options_are_refused(override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make(override)
