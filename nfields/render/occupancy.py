@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from nfields.errors import ConfigError
+from nfields.errors import ConfigError, DataError
 
 # Cells of one update: enough that every cell has its turn within some tens of steps, few enough
 # that an update costs about as much as two steps of training.
@@ -76,6 +76,24 @@ class OccupancyGrid(nn.Module):
         if self._candidates is None or self._candidates.device != self.bits.device:
             self._candidates = (self.optical_depth.view(-1) >= 0).nonzero()[:, 0]
         return self._candidates
+
+    def is_occupied(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
+        """Whether points lie in occupied cells, of the finest cascade that has them."""
+        largest = points.detach().abs().amax(dim=1).clamp_min(2.0**-20)
+        cascade = largest.log2().ceil().clamp(0, self.cascades - 1).long()
+        unit = points.detach() / (2.0**cascade)[:, None]
+        cell = ((unit + 1) * (self.cells / 2)).long().clamp(0, self.cells - 1)
+        x, y, z = cell.unbind(1)
+        return ((self.bits[cascade, z, y, x // 8] >> (x % 8).to(torch.uint8)) & 1).bool()
+
+    def occupied_bounds(self) -> Float[Tensor, "2 3"]:
+        """The lowest and highest corner of the box around all occupied cells."""
+        shifts = torch.arange(8, dtype=torch.uint8, device=self.bits.device)
+        index = ((self.bits[..., None] >> shifts) & 1).reshape(-1).nonzero()[:, 0]
+        if len(index) == 0:
+            raise DataError("the field is empty: no cell of its occupancy grid is occupied")
+        low, high = self.positions(index, 0.0), self.positions(index, 1.0)
+        return torch.stack([low.amin(dim=0), high.amax(dim=0)])
 
     @torch.no_grad()
     def update(

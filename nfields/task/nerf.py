@@ -26,14 +26,17 @@ from torch.nn.functional import huber_loss
 from nfields.data.posed_images import PosedImages
 from nfields.errors import ConfigError, DataError
 from nfields.export.comparison import ComparedImage, compare_images
-from nfields.model.field import Field, GroupReadout, Samples
+from nfields.model.field import Field, GroupReadout
+from nfields.model.field import Samples as FieldSamples
 from nfields.ops.composite import composite
-from nfields.ops.march import march, num_cascades, sample_points
+from nfields.ops.march import Samples, march, num_cascades, sample_points
 from nfields.optimizer import ParameterGroup
 from nfields.render.cameras import Cameras, project, rays, view_rays
 from nfields.render.harmonics import spherical_harmonics
 from nfields.render.occupancy import OccupancyGrid
+from nfields.render.surface import Surface
 from nfields.render.visual_hull import visual_hull
+from nfields.task.nerf_surface import density_surface, seen_level
 from nfields.task.task import StepResult, Task
 
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
@@ -148,16 +151,13 @@ class NerfTask(Task):
         chosen = cells[torch.randint(len(cells), (1 << 14,), generator=generator)]
         points = self.grid.positions(chosen, torch.rand(len(chosen), 3, generator=generator))
         device = self.field_center.device
-        model.initialize(Samples.uniform(self._to_field(points.to(device))), generator)
+        model.initialize(FieldSamples.uniform(self._to_field(points.to(device))), generator)
 
     def before_step(self, model: Field, step: int, generator: torch.Generator) -> None:
         if step % self.grid_every != 0 or step == 0:
             return
-        readout = GroupReadout(model.readout.weight[None, :1], model.readout.bias[None, :1], None)
         self.grid.update(
-            lambda points: (
-                self._density(model(self._to_field(points), readout)[:, 0]) * self.dt_min
-            ),
+            lambda points: _TruncatedExp.apply(self.log_density(model, points)) * self.dt_min,
             generator,
             everywhere=step < self.grid_warmup,
         )
@@ -218,12 +218,7 @@ class NerfTask(Task):
         jitter: Float[Tensor, " n"],
         background: Float[Tensor, "n 3"],
     ) -> Rendering:
-        samples = march(
-            origins, directions, self.grid.bits, jitter, near=self.data.near, dt_min=self.dt_min,
-            dt_max=self.dt_max, cone=self.cone, max_samples=self.max_samples_per_ray,
-            backend=self.backend,
-        )  # fmt: skip
-        points = sample_points(origins, directions, samples, backend=self.backend)
+        samples, points = self.march(origins, directions, jitter)
         # Most rays of a masked scene hit nothing: the rest of the work is for those that do.
         hit = (samples.offsets.diff() > 0).nonzero()[:, 0]
         offsets = torch.cat([samples.offsets[:1], samples.offsets[1:][hit]])
@@ -241,6 +236,20 @@ class NerfTask(Task):
             nothing.index_copy(0, hit, hit_depth),
             len(points),
         )
+
+    def march(
+        self,
+        origins: Float[Tensor, "n 3"],
+        directions: Float[Tensor, "n 3"],
+        jitter: Float[Tensor, " n"],
+    ) -> tuple[Samples, Float[Tensor, "samples 3"]]:
+        """Samples of rays of our frame in occupied cells, and where they are."""
+        samples = march(
+            origins, directions, self.grid.bits, jitter, near=self.data.near, dt_min=self.dt_min,
+            dt_max=self.dt_max, cone=self.cone, max_samples=self.max_samples_per_ray,
+            backend=self.backend,
+        )  # fmt: skip
+        return samples, sample_points(origins, directions, samples, backend=self.backend)
 
     def _ray_readout(
         self,
@@ -306,6 +315,30 @@ class NerfTask(Task):
             "depth": mean_depth.view(height, width),
             "opacity": opacity.view(height, width),
         }
+
+    # ---- the surface ------------------------------------------------------------------------
+
+    def surface(self, model: Field) -> Surface:
+        """Where the density has the level at which the training cameras see a surface."""
+        density, note = seen_level(self, model)
+        return density_surface(self, model, density, (note,))
+
+    def surface_at(self, model: Field, density: float) -> Surface:
+        """Where the density per scene unit has a given value."""
+        return density_surface(self, model, density, ())
+
+    def log_density(self, model: Field, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        """The logarithm of the density at points of our frame, not truncated."""
+        readout = GroupReadout(model.readout.weight[None, :1], model.readout.bias[None, :1], None)
+        return model(self._to_field(points), readout)[:, 0] + self.density_bias
+
+    def rgb(
+        self, model: Field, points: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
+    ) -> Float[Tensor, "n 3"]:
+        """The colour of points of our frame, sRGB, seen along unit directions."""
+        coefficients = model(self._to_field(points))[:, 1:].view(len(points), 3, -1)
+        harmonics = spherical_harmonics(directions, self.sh_degree)
+        return torch.sigmoid((coefficients * harmonics[:, None]).sum(dim=2))
 
     # ---- measuring --------------------------------------------------------------------------
 

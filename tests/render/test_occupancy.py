@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nfields.errors import ConfigError
+from nfields.errors import ConfigError, DataError
 from nfields.ops.march.reference import unpack_bits
 from nfields.render.occupancy import OccupancyGrid
 
@@ -89,3 +89,31 @@ def test_bad_options_are_refused() -> None:
         OccupancyGrid(cascades=1, cells=12, decay=0.9, threshold=0.01)
     with pytest.raises(ConfigError, match="grid_decay"):
         OccupancyGrid(cascades=1, cells=16, decay=1.0, threshold=0.01)
+
+
+def test_points_are_occupied_where_their_finest_cell_is() -> None:
+    occupancy = grid(cascades=2)
+    for _ in range(8):
+        occupancy.update(ball, torch.Generator().manual_seed(0), everywhere=True)
+    points = torch.rand(4000, 3, generator=torch.Generator().manual_seed(1)) * 4 - 2
+    points[:2000] /= 2
+    cell = ((points + 1) * 8).long().clamp(0, 15)
+    bits = unpack_bits(occupancy.bits)
+    x, y, z = cell.unbind(1)
+    inner = points.abs().amax(dim=1) < 1
+    assert bool(inner.any()) and not bool(inner.all())
+    expected = bits[0, z, y, x].bool()
+    assert (occupancy.is_occupied(points) == expected)[inner].all()
+    assert not occupancy.is_occupied(points)[~inner].any()
+
+
+def test_bounds_are_those_of_the_occupied_cells() -> None:
+    occupancy = grid(cascades=2)
+    occupancy._set_bits(torch.tensor([0, 1 + 16 * (2 + 16 * 3)]))
+    found = occupancy.occupied_bounds()
+    # A coarse cell is occupied with a finer one in it; its far corners reach further.
+    assert found[0].tolist() == [-1.0, -1.0, -1.0]
+    assert found[1].tolist() == [-0.75, -0.5, -0.5]
+    occupancy._set_bits(torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(DataError, match="no cell of its occupancy grid"):
+        occupancy.occupied_bounds()

@@ -13,6 +13,8 @@ from nfields.data.posed_images import PosedImages
 from nfields.errors import DataError
 from nfields.model.field import Field, GroupReadout, Kernels, Samples
 from nfields.optimizer import Adam, ParameterGroup
+from nfields.render.harmonics import spherical_harmonics
+from nfields.task import nerf_surface
 from nfields.task.nerf import NerfTask
 from tests.compare import assert_matches
 
@@ -163,3 +165,81 @@ def test_cameras_that_never_see_the_scene_are_an_error() -> None:
     task.data.images["train"] = [torch.zeros_like(i) for i in task.data.images["train"]]
     with pytest.raises(DataError, match="no cell of the scene"):
         task.prepare(model, torch.Generator().manual_seed(0))
+
+
+class Shell(Field):
+    """Density exp(3 - 40 (|x| - 0.5)); red is where it is looked at along +x."""
+
+    def __init__(self, out_dim: int):
+        super().__init__()
+        self.in_dim, self.out_dim = 3, out_dim
+        self.readout = torch.nn.Linear(2, out_dim)
+        with torch.no_grad():
+            self.readout.weight.zero_()
+            self.readout.bias.zero_()
+            self.readout.weight[0, 0] = 1.0
+            self.readout.weight[1 + 3, 1] = -10.0  # of red, the harmonic proportional to -x
+
+    def forward(self, x: Tensor, groups: GroupReadout | None = None) -> Tensor:
+        hidden = torch.stack([3 - 40 * (x.norm(dim=1) - 0.5), torch.ones(len(x))], dim=1)
+        if groups is None:
+            return self.readout(hidden)
+        index = torch.zeros(len(x), dtype=torch.int64)
+        if groups.offsets is not None:
+            index = torch.repeat_interleave(groups.offsets.diff())
+        return (groups.weight[index] @ hidden[:, :, None])[:, :, 0] + groups.bias[index]
+
+    def kernels(self, x: Tensor) -> Kernels | None:
+        return None
+
+    def initialize(self, samples: Samples, generator: torch.Generator) -> None:
+        pass
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        return []
+
+
+def test_surface_is_where_the_density_has_its_level_and_outside_of_empty_cells() -> None:
+    task, _ = make("task.visual_hull=false", "task.density_bias=0.0")
+    model = Shell(task.out_dim)
+    surface = task.surface_at(model, 20.0)
+    radius = 0.5 + (3 - math.log(20.0)) / 40
+    points = torch.tensor([[radius, 0, 0], [0, 0.9, 0], [0, 0.3, 0]])
+    found = surface.distance(points)
+    assert_matches(found[0], torch.tensor(0.0), atol=1e-5)
+    assert found[1] > 0 > found[2] and not surface.is_distance
+    task.grid._set_bits(torch.zeros(0, dtype=torch.int64))
+    assert (surface.distance(points) > 0).all()
+
+
+def test_chosen_level_is_where_rays_lose_half_of_their_light(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """exp(3 - k r) / k = ln 2 at density k ln 2 along straight rays; at less on slanted ones."""
+    task, _ = make("task.visual_hull=false", "task.density_bias=0.0", "task.steps_per_unit=128")
+    monkeypatch.setattr(nerf_surface, "_NUM_RAYS", 2048)
+    (note,) = task.surface(Shell(task.out_dim)).notes
+    density = float(note.split("surface at density ")[1].split()[0])
+    assert 0.3 * 40 * math.log(2) < density < 1.1 * 40 * math.log(2)
+
+
+def test_colour_of_the_surface_is_that_seen_from_straight_above() -> None:
+    task, _ = make("task.visual_hull=false", "task.density_bias=0.0")
+    surface = task.surface_at(Shell(task.out_dim), 20.0)
+    assert surface.color is not None
+    right, left = surface.color(torch.tensor([[0.5, 0, 0], [-0.5, 0, 0]])).detach()
+    harmonic = spherical_harmonics(torch.tensor([[1.0, 0, 0]]), 3)[0, 3]  # along +x, as on the left
+    expected = torch.sigmoid(-10 * harmonic)
+    assert abs(float(harmonic)) > 0.4
+    assert_matches(left[0], expected, atol=1e-3)
+    assert_matches(right[0], 1 - expected, atol=1e-3)
+    assert_matches(right[1:], torch.full((2,), 0.5), atol=1e-6)
+
+
+def test_surface_comes_with_the_way_to_the_frame_of_the_data() -> None:
+    task, _ = make("task.visual_hull=false")
+    surface = task.surface_at(Shell(task.out_dim), 20.0)
+    points = torch.rand(5, 3)
+    ours = torch.cat([points, torch.ones(5, 1)], dim=1).double()
+    expected = task.data.transform.to_user(points)
+    assert_matches((ours @ surface.to_user.T)[:, :3].float(), expected, atol=1e-6)
