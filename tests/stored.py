@@ -25,6 +25,7 @@ from nfields.model.field import Field, GroupReadout, Kernels, Samples
 from nfields.optimizer import ParameterGroup
 from nfields.render.cameras import Cameras, view_rays
 from nfields.render.paths import orbit
+from nfields.render.surface import Surface
 from nfields.run_folder import RunFolder, write_json
 from nfields.task.task import StepResult, Task
 
@@ -119,6 +120,19 @@ class FakeTask(Task):
             os.kill(os.getpid(), signal.SIGINT)
         assert isinstance(model, FakeField)
         return render_ball(model.radius, cameras, view, BACKGROUNDS[background or "white"])
+
+    def surface(self, model: nn.Module) -> Surface:
+        """The ball, painted by height, twice as large in the user's frame and 100 to the right."""
+        to_user = torch.diag(torch.tensor([2.0, 2, 2, 1]))
+        to_user[0, 3] = 100
+        return Surface(
+            distance=lambda x: model(x)[:, 0],
+            bounds=torch.tensor([[-1.0] * 3, [1.0] * 3]),
+            to_user=to_user,
+            is_distance=True,
+            color=lambda x: torch.stack([x[:, 2] + 0.5, 0 * x[:, 2], 0 * x[:, 2] + 0.25], dim=1),
+            notes=("a ball, said the task",),
+        )
 
     def evaluate(
         self,

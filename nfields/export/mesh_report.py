@@ -1,0 +1,97 @@
+"""What is said of an exported mesh: is it closed, how large is it, how far from the truth."""
+
+from typing import Any
+
+import igl
+import numpy as np
+
+from nfields.data.true_surface import TrueSurface
+from nfields.render.surface import Surface
+from nfields.render.surface_grid import evaluate
+from nfields.render.triangle_mesh import (
+    TriangleMesh,
+    draw_points,
+    enclosed_volume,
+    face_areas,
+    topology,
+)
+from nfields.surface_metrics import (
+    Nearest,
+    SurfacePoints,
+    diagonal,
+    iou,
+    nearest,
+    protocol,
+    surface_figures,
+)
+
+
+def describe(mesh: TriangleMesh) -> dict[str, Any]:
+    """Counts, and sizes in the units of the mesh; the volume only where it is closed."""
+    found = topology(mesh)
+    low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
+    return {
+        "num_vertices": len(mesh.vertices),
+        "num_faces": len(mesh.faces),
+        "is_watertight": found.is_watertight,
+        "num_boundary_edges": found.num_boundary_edges,
+        "num_irregular_edges": found.num_irregular_edges,
+        "num_components": found.num_components,
+        "genus": found.genus,
+        "area": float(face_areas(mesh).sum()),
+        "volume": enclosed_volume(mesh) if found.is_watertight else None,
+        "bounds": [low.tolist(), high.tolist()],
+    }
+
+
+def compare(
+    mesh: TriangleMesh, surface: Surface, truth: TrueSurface, num_points: int, seed: int = 0
+) -> dict[str, Any]:
+    """Figures of a mesh in our frame against the truth (nfields/surface_metrics.py).
+
+    Distances are those from points to the other surface itself, not to points of it, so they have
+    no floor. Normals are compared with that of the nearest point drawn there. The iou is that of
+    the field's inside, at points in its box.
+    """
+    random = np.random.default_rng(seed)
+    predicted = SurfacePoints(*draw_points(mesh, num_points, random))
+    true = SurfacePoints(*truth.sample(num_points, random))
+    distances = np.abs(truth.closest(predicted.points)[1])
+    squares, _, _ = igl.point_mesh_squared_distance(
+        true.points,
+        np.ascontiguousarray(mesh.vertices, np.float64),
+        np.ascontiguousarray(mesh.faces, np.int64),
+    )
+    p2g = Nearest(distances, nearest(predicted, true).cosines)
+    g2p = Nearest(np.sqrt(squares), nearest(true, predicted).cosines)
+    low, high = surface.bounds.double().cpu().numpy()
+    anywhere = random.uniform(low, high, (num_points, 3))
+    overlap = iou(evaluate(surface, anywhere) < 0, truth.is_inside(anywhere))
+    figures = {**surface_figures(p2g, g2p, diagonal(true.points)), "iou": overlap}
+    return {**figures, "protocol": protocol(num_points, num_points)}
+
+
+def lines(report: dict[str, Any]) -> list[str]:
+    """The report for people."""
+    if report["is_watertight"]:
+        state = f"watertight, genus {report['genus']}, volume {report['volume']:.6g}"
+    else:
+        state = (
+            f"not watertight: {report['num_boundary_edges']:,} open edges, "
+            f"{report['num_irregular_edges']:,} irregular ones"
+        )
+    parts = report["num_components"]
+    text = [
+        f"{report['num_faces']:,} triangles, {report['num_vertices']:,} vertices, "
+        f"{parts:,} part{'s' * (parts != 1)}",
+        f"{state}, area {report['area']:.6g}, in the units of the data",
+    ]
+    if report.get("truth") is not None:
+        found = report["truth"]
+        text += [
+            "against the truth, in its diagonals: "
+            f"chamfer_l1 {found['chamfer_l1']:.3g}, hausdorff {found['hausdorff']:.3g}",
+            f"fscore {found['fscore_0.005']:.4f} at 0.5 %, {found['fscore_0.01']:.4f} at 1 %; "
+            f"iou {found['iou']:.4f}; normals {found['normal_error_deg']:.2f} degrees off",
+        ]
+    return [*text, *report["notes"]]
