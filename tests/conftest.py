@@ -45,6 +45,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if is_worker:
         torch.set_num_threads(1)
         numba.set_num_threads(1)
+    # Read when Triton is imported. Where there is a GPU the tests of CUDA kernels run on it.
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")
     os.environ["NO_COLOR"] = "1"
     os.environ["WANDB_MODE"] = "offline"
     os.environ.pop("HYDRA_FULL_ERROR", None)

@@ -1,28 +1,43 @@
-"""Which implementation of an operation runs: the choice, its refusals and the CUDA slot.
+"""Which implementation of an operation runs: the choice, its refusals, and the CUDA kernels.
 
 Every operation offers `backend=`:
 
-    auto       the compiled kernel of the tensors' device (Numba on the CPU); the default
+    auto       the compiled kernel of the tensors' device (Numba, Triton); the default
     reference  plain PyTorch, the definition; any device, any floating dtype
     numba      the CPU kernel, or an error if the tensors are elsewhere
+    triton     the CUDA kernel, or an error if the tensors are elsewhere
 
 There is no silent fallback: what was asked for runs, or an error says what is missing.
+
+CUDA kernels are functions `module:name` that PyTorch's dispatcher finds under the operation; Triton
+is imported when the first one runs. Without a GPU the very same kernels run on CPU tensors, slowly,
+inside `interpreted()`: that is how they are tested.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Literal, get_args
+from functools import cache
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch._library.custom_ops import CustomOpDef
 
 from nfields.errors import ConfigError
 
 Backend = Literal["auto", "reference", "numba", "triton", "tcnn"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+# tl.dot on tensor cores in TF32 and bfloat16 begins with Ampere.
+MIN_CAPABILITY = (8, 0)
 
 _precision: ContextVar[Precision] = ContextVar("precision", default="fp32")
+_cuda_kernels: dict[CustomOpDef, str] = {}
+_is_interpreting = False
 
 
 @contextmanager
@@ -47,25 +62,114 @@ def uses_reference(backend: str, operation: str, tensor: Tensor) -> bool:
     """
     if backend == "reference":
         return True
-    if backend in ("auto", "numba") and tensor.device.type == "cpu":
-        return False
     if backend not in get_args(Backend):
         allowed = ", ".join(get_args(Backend))
         raise ConfigError(f"backend={backend!r} does not exist; choose one of {allowed}")
-    if backend == "numba":
+    if backend == "tcnn":
         raise ConfigError(
-            f"{operation}: backend=numba runs on the CPU but the tensors are on {tensor.device}; "
-            "use trainer.device=cpu or model.backend=reference"
+            f"{operation}: backend=tcnn is not part of this version; use model.backend=auto"
         )
-    if backend in ("triton", "tcnn"):
-        raise ConfigError(
-            f"{operation}: backend={backend} is not part of this version; use model.backend=auto "
-            "on the CPU or model.backend=reference on any device"
-        )
+    device = tensor.device
+    if uses_triton(tensor):
+        if backend == "numba":
+            raise ConfigError(
+                f"{operation}: backend=numba runs on the CPU but the tensors are on {device}; "
+                "use trainer.device=cpu, or model.backend=auto (and task.backend=auto)"
+            )
+        require_triton(device)
+        return False
+    if device.type == "cpu":
+        if backend == "triton":
+            raise ConfigError(
+                f"{operation}: backend=triton runs on NVIDIA GPUs but the tensors are on the CPU; "
+                "use trainer.device=cuda, or model.backend=auto (and task.backend=auto)"
+            )
+        return False
     raise ConfigError(
-        f"{operation}: no compiled kernel for device {tensor.device} in this version; "
-        "set model.backend=reference (plain PyTorch, any device) or trainer.device=cpu"
+        f"{operation}: no compiled kernel for device {device}; set model.backend=reference (plain "
+        "PyTorch, any device) or trainer.device=cpu"
     )
+
+
+def uses_triton(tensor: Tensor) -> bool:
+    """True where Triton kernels are the tensor's: the host queues work and must not wait for it.
+
+    To look at a number on a GPU is to wait for all the work before it. Code that runs in a training
+    step asks this before it does.
+    """
+    return tensor.is_cuda or (_is_interpreting and tensor.device.type == "cpu")
+
+
+def require_triton(device: torch.device) -> None:
+    """Raises ConfigError unless Triton is installed and compiles for this device."""
+    if not _has_triton():
+        raise ConfigError(
+            "CUDA kernels need Triton, which comes with CUDA builds of PyTorch on Linux; install "
+            "it with: pip install triton; or use trainer.device=cpu"
+        )
+    if device.type == "cuda":
+        _require_capability(device.index or 0)
+
+
+@cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+@cache
+def _require_capability(index: int) -> None:
+    capability = torch.cuda.get_device_capability(index)
+    if capability < MIN_CAPABILITY:
+        raise ConfigError(
+            f"{torch.cuda.get_device_name(index)} has compute capability "
+            f"{capability[0]}.{capability[1]}; the CUDA kernels need {MIN_CAPABILITY[0]}."
+            f"{MIN_CAPABILITY[1]} or newer (A100, RTX 30 and later). Use trainer.device=cpu, or "
+            "model.backend=reference and task.backend=reference (plain PyTorch)"
+        )
+
+
+def implement_on_cuda(operation: CustomOpDef, kernel: str) -> None:
+    """Makes the function "module:name" the CUDA implementation of an operation.
+
+    Its arguments and results are those of the operation; its module is imported at the first call.
+    """
+    _cuda_kernels[operation] = kernel
+    operation.register_kernel("cuda")(cuda_function(kernel))
+
+
+def cuda_function(kernel: str) -> Callable[..., Any]:
+    """The function "module:name", which runs on the device of its first tensor."""
+    module, name = kernel.split(":")
+
+    def run(*args: Any) -> Any:
+        function = getattr(importlib.import_module(module), name)
+        first = next(a for a in args if isinstance(a, Tensor))
+        # Triton launches on the current device, wherever the tensors are.
+        with torch.cuda.device(first.device) if first.is_cuda else nullcontext():
+            return function(*args)
+
+    return run
+
+
+@contextmanager
+def interpreted() -> Iterator[None]:
+    """Inside, the CUDA kernels run on CPU tensors by Triton's interpreter, instead of Numba's.
+
+    Needs TRITON_INTERPRET=1 in the environment before Triton is imported. For tests: a thousand
+    times slower than a GPU.
+    """
+    global _is_interpreting
+    assert os.environ.get("TRITON_INTERPRET") == "1", "Triton compiles unless TRITON_INTERPRET=1"
+    fallback = {operation: operation._backend_fns["cpu"] for operation in _cuda_kernels}
+    for operation, kernel in _cuda_kernels.items():
+        operation._backend_fns["cpu"] = cuda_function(kernel)
+    _is_interpreting = True
+    try:
+        yield
+    finally:
+        _is_interpreting = False
+        for operation, function in fallback.items():
+            operation._backend_fns["cpu"] = function
 
 
 def require_same_dtype(operation: str, **tensors: Tensor) -> None:

@@ -16,6 +16,9 @@ from torch import Tensor
 
 from nfields.ops.adam import cpu
 from nfields.ops.adam.reference import adam_reference
+from nfields.ops.backend import cuda_function, uses_reference, uses_triton
+
+_adam_on_cuda = cuda_function("nfields.ops.adam.cuda:adam")
 
 
 def adam(
@@ -36,9 +39,11 @@ def adam(
     options = (lr, *betas, eps, weight_decay, num_steps, skip_zero)
     tensors = (param, grad, exp_avg, exp_avg_sq)
     is_flat = all(tensor.is_contiguous() for tensor in (param, exp_avg, exp_avg_sq))
-    # On a GPU PyTorch's own operations are it: a fused kernel there belongs to the CUDA work.
-    if backend == "reference" or param.device.type != "cpu" or not is_flat:
+    if uses_reference(backend, "adam", param) or not is_flat:
         adam_reference(*tensors, *options)
+        return
+    if uses_triton(param):
+        _adam_on_cuda(*tensors, *options)
         return
     arrays = [tensor.detach().contiguous().view(-1).numpy() for tensor in tensors]
     kind = arrays[0].dtype.type

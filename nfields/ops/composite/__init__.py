@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nfields.ops.backend import require_same_dtype, uses_reference
+from nfields.ops.backend import implement_on_cuda, require_same_dtype, uses_reference
 from nfields.ops.composite import cpu
 from nfields.ops.composite.reference import composite_reference
 from nfields.ops.gradient import reference_gradients
@@ -140,3 +140,5 @@ def _double_backward(ctx, density_gradient_gradient, color_gradient_gradient):
 
 _composite.register_autograd(_backward, setup_context=_save)
 _composite_backward.register_autograd(_double_backward, setup_context=_save_backward)
+implement_on_cuda(_composite, "nfields.ops.composite.cuda:composite")
+implement_on_cuda(_composite_backward, "nfields.ops.composite.cuda:composite_backward")

@@ -7,8 +7,10 @@ Contract
     returns (n, L * F), level 0 first
 
 Gradients: table and x, first order by kernels, second order through the reference. n = 0 is
-allowed. Deterministic for any number of threads. The derivative in x is that of the cell a point
-is in: piecewise constant for linear interpolation, continuous with `smoothstep`.
+allowed. Deterministic for any number of threads; on CUDA the gradient of the table is not, it is
+added up by atomics. The derivative in x is that of the cell a point is in: piecewise constant for
+linear interpolation, continuous with `smoothstep`. On CUDA, inside `matrix_products` of 16 bits,
+the table is read as float16.
 Also called: multi-resolution hash encoding (instant-ngp, arXiv:2201.05989).
 """
 
@@ -21,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nfields.errors import ConfigError
-from nfields.ops.backend import require_same_dtype, uses_reference
+from nfields.ops.backend import implement_on_cuda, require_same_dtype, uses_reference
 from nfields.ops.gradient import reference_gradients
 from nfields.ops.grid_encode import cpu
 from nfields.ops.grid_encode.reference import grid_encode_reference
@@ -226,3 +228,5 @@ def _double_backward(ctx, x_gradient_gradient: Tensor, table_gradient_gradient: 
 
 _encode.register_autograd(_backward, setup_context=_save)
 _encode_backward.register_autograd(_double_backward, setup_context=_save_backward)
+implement_on_cuda(_encode, "nfields.ops.grid_encode.cuda:encode")
+implement_on_cuda(_encode_backward, "nfields.ops.grid_encode.cuda:encode_backward")

@@ -8,7 +8,12 @@ Contract
     jitter      (n,)     in [0, 1): moves a ray's first step
     near, dt_min, dt_max, cone   see the reference; all in scene units, cone is dt / t
     max_samples          a ray's later samples are left out
-    returns     Samples: t_starts, t_ends (s,), offsets (n + 1,) int64
+    capacity             None, or the length s of the buffers, whatever the rays meet: samples that
+                         find no room are left out, what is left of the buffers is 0
+    returns     Samples: t_starts, t_ends (s,), offsets (n + 1,) int64, num_wanted () int64
+
+With a capacity the host never waits for a GPU: the number of samples that there would be with room
+for all, num_wanted, stays there.
 
 No gradients: sample positions are constants of the rendering. Deterministic. A ray that misses the
 scene, or is not finite, has no samples. `sample_points` turns samples into points.
@@ -23,20 +28,33 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from nfields.ops.backend import require_same_dtype, uses_reference
+from nfields.ops.backend import (
+    cuda_function,
+    implement_on_cuda,
+    require_same_dtype,
+    uses_reference,
+    uses_triton,
+)
 from nfields.ops.march import cpu
 from nfields.ops.march.reference import march_reference, num_cascades
 
 __all__ = ["Samples", "march", "num_cascades", "sample_points"]
 
+_march_on_cuda = cuda_function("nfields.ops.march.cuda:march")
+_points_on_cuda = cuda_function("nfields.ops.march.cuda:sample_points")
+
 
 @dataclass(frozen=True)
 class Samples:
-    """Packed samples: those of ray i are offsets[i] .. offsets[i + 1] - 1, front to back."""
+    """Packed samples: those of ray i are offsets[i] .. offsets[i + 1] - 1, front to back.
+
+    num_wanted is None without a capacity: there was room for all.
+    """
 
     t_starts: Float[Tensor, " samples"]
     t_ends: Float[Tensor, " samples"]
     offsets: Int[Tensor, " n_plus_1"]
+    num_wanted: Int[Tensor, ""] | None = None
 
     def ray_index(self) -> Int[Tensor, " samples"]:
         """The ray of every sample."""
@@ -54,6 +72,7 @@ def march(
     dt_max: float,
     cone: float = 0.0,
     max_samples: int = 1024,
+    capacity: int | None = None,
     backend: str = "auto",
 ) -> Samples:
     """Samples of every ray in occupied cells; see the module's contract."""
@@ -66,9 +85,22 @@ def march(
         )
     options = (near, dt_min, dt_max, cone, max_samples)
     if uses_reference(backend, "march", origins):
-        return Samples(*march_reference(origins, directions, bits, jitter, *options))
+        samples = Samples(*march_reference(origins, directions, bits, jitter, *options))
+        return samples if capacity is None else _within(samples, capacity)
     require_same_dtype("march", origins=origins, directions=directions, jitter=jitter)
-    return Samples(*_march(origins, directions, bits, jitter, *options))
+    if capacity is not None and uses_triton(origins):
+        return Samples(*_march_on_cuda(origins, directions, bits, jitter, *options, capacity))
+    samples = Samples(*_march(origins, directions, bits, jitter, *options))
+    return samples if capacity is None else _within(samples, capacity)
+
+
+def _within(samples: Samples, capacity: int) -> Samples:
+    """The samples in buffers of a fixed length."""
+    length = min(len(samples.t_starts), capacity)
+    starts, ends = samples.t_starts.new_zeros(2, capacity)
+    starts[:length], ends[:length] = samples.t_starts[:length], samples.t_ends[:length]
+    offsets = samples.offsets.clamp(max=capacity)
+    return Samples(starts, ends, offsets, samples.offsets[-1])
 
 
 @torch.library.custom_op("nfields::march", mutates_args=(), device_types="cpu")
@@ -106,6 +138,9 @@ def _(origins, directions, bits, jitter, near, dt_min, dt_max, cone, max_samples
     return starts, torch.empty_like(starts), bits.new_empty(origins.shape[0] + 1).long()
 
 
+implement_on_cuda(_march, "nfields.ops.march.cuda:march_all")
+
+
 def sample_points(
     origins: Float[Tensor, "n 3"],
     directions: Float[Tensor, "n 3"],
@@ -120,8 +155,10 @@ def sample_points(
         ray = samples.ray_index()
         middle = 0.5 * (samples.t_starts + samples.t_ends)
         return scale * (origins[ray] + middle[:, None] * directions[ray])
-    points = origins.new_empty(samples.t_starts.shape[0], 3)
     arrays = (origins, directions, samples.t_starts, samples.t_ends, samples.offsets)
+    if uses_triton(origins):
+        return _points_on_cuda(*arrays, scale)
+    points = origins.new_zeros(samples.t_starts.shape[0], 3)
     contiguous = [tensor.contiguous().numpy() for tensor in arrays]
     cpu.sample_points(*contiguous, contiguous[0].dtype.type(scale), points.numpy())
     return points

@@ -15,7 +15,9 @@ outputs, so the harmonics of a ray's direction are folded into the readout once 
 costs 4 outputs and not 49.
 
 Gradients: everything but offsets, first order by the kernel, second order through the reference.
-A point whose incoming gradient is zero is skipped in the backward pass. n = 0 is allowed.
+A point whose incoming gradient is zero is skipped in the backward pass. n = 0 is allowed. On CUDA
+points behind the last offset belong to no group: output and gradients 0 (buffers of a fixed length,
+see march).
 Deterministic for any number of threads. Responses below exp(-87) are 0 (no denormals).
 """
 
@@ -26,7 +28,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nfields.ops.backend import require_same_dtype, uses_reference
+from nfields.ops.backend import implement_on_cuda, require_same_dtype, uses_reference
 from nfields.ops.gradient import reference_gradients
 from nfields.ops.rbf_decode import cpu
 from nfields.ops.rbf_decode.reference import rbf_decode_reference
@@ -203,3 +205,5 @@ def _double_backward(ctx, *gradient_gradients):
 
 _decode.register_autograd(_backward, setup_context=_save)
 _decode_backward.register_autograd(_double_backward, setup_context=_save_backward)
+implement_on_cuda(_decode, "nfields.ops.rbf_decode.cuda:decode")
+implement_on_cuda(_decode_backward, "nfields.ops.rbf_decode.cuda:decode_backward")

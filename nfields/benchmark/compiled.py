@@ -1,0 +1,168 @@
+"""What the CUDA kernels take of a GPU: registers, shared memory and spills, without one.
+
+    TRITON_INTERPRET=0 python -m nfields.benchmark.compiled [operation ...]      prints json
+
+Triton compiles for any architecture, given types of the arguments and values of the constants, and
+brings NVIDIA's assembler with it. CASES are the kernels as the models of this project use them. A
+thread has at most 255 registers; what does not fit is spilled to local memory, which is memory.
+"""
+
+import importlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+ARCHITECTURES = (80, 90, 120)  # A100, H100, RTX 50
+
+_FLOATS = (
+    "rate keep1 keep2 root2 eps weight_decay limit near dt_min dt_max cone half_size scale"
+).split()
+_POINTERS = {
+    "layout_ptr": "*i64", "offsets_ptr": "*i64", "bits_ptr": "*u8", "coarse_ptr": "*u8",
+    "nearest_ptr": "*i32", "leaf_ptr": "*i32", "link_ptr": "*i32", "index_ptr": "*i32",
+    "leaf_starts_ptr": "*i64",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel with its constants; `types` of arguments that are not the usual float32."""
+
+    kernel: str  # operation.kernel
+    constants: dict[str, Any]
+    types: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """kernel[constants, types, options], as the table has it."""
+        parts = {**self.constants, **self.types, **self.options}
+        return f"{self.kernel}[{', '.join(f'{k}={v}' for k, v in parts.items())}]"
+
+
+def _grid(kernel: str, dim: int, features: int, **types: str) -> Case:
+    constants = {"DIM": dim, "FEATURES": features, "SMOOTHSTEP": False, "BLOCK": 128}
+    return Case(f"grid_encode.{kernel}", constants, types)
+
+
+def _mlp(kernel: str, product: str, **constants: Any) -> Case:
+    shared = {"WIDTH": 64, "SINE": False, "PRODUCT": product, "BLOCK": 32}
+    names = {"forward": ["kept_ptr"], "backward": ["kept_ptr", "back_ptr"]}
+    types = dict.fromkeys(names.get(kernel, ["inputs_ptr", "back_ptr"]), f"*{product}")
+    return Case(f"mlp.{kernel}_kernel", {**shared, **constants}, types, {"num_warps": 8})
+
+
+def _rbf(kernel: str, num_neurons: int) -> Case:
+    sizes = {"NEURONS": num_neurons, "DIM": 32, "BLOCK": 32}
+    return Case(f"rbf_decode.{kernel}_kernel", sizes, options={"num_warps": 8})
+
+
+_MARCH = {"num_warps": 1, "enable_fp_fusion": False}
+CASES = [
+    Case("adam.adam_kernel", {"SKIP_ZERO": True, "BLOCK": 1024}),
+    Case("adam.adam_kernel", {"SKIP_ZERO": False, "BLOCK": 1024}),
+    Case("composite.composite_kernel", {"CHANNELS": 4, "TILE": 32}, {}, {"num_warps": 1}),
+    Case("composite.composite_backward_kernel", {"CHANNELS": 4, "TILE": 32}, {}, {"num_warps": 1}),
+    _grid("encode_kernel", 3, 2),
+    _grid("encode_kernel", 3, 4, table_ptr="*fp16"),
+    _grid("encode_kernel", 3, 8),
+    _grid("encode_kernel", 2, 4),
+    _grid("table_gradient_kernel", 3, 2),
+    _grid("table_gradient_kernel", 3, 4),
+    _grid("table_gradient_kernel", 2, 4),
+    _grid("point_gradient_kernel", 3, 2),
+    _grid("point_gradient_kernel", 3, 4),
+    *(
+        Case(
+            "march.march_kernel",
+            {"CASCADES": cascades, "HAS_CONE": cone, "WRITE": write, "RAYS": 32},
+            options=_MARCH,
+        )
+        for cascades, cone in ((1, False), (5, True))
+        for write in (False, True)
+    ),
+    Case("march.points_kernel", {"TILE": 32}, {}, {"num_warps": 1}),
+    _mlp("forward", "fp32", ACTIVATE_LAST=False, KEEP=True),
+    _mlp("forward", "bf16", ACTIVATE_LAST=False, KEEP=True),
+    _mlp("backward", "fp32", ACTIVATE_LAST=True, NEEDS_X=True, SCALED=False),
+    _mlp("backward", "fp16", ACTIVATE_LAST=False, NEEDS_X=True, SCALED=True),
+    _mlp("weight_gradient", "fp32"),
+    _mlp("weight_gradient", "bf16"),
+    Case("rbf_decode.responses_kernel", {"NEURONS": 32, "BLOCK": 64}),
+    Case("rbf_decode.responses_kernel", {"NEURONS": 64, "BLOCK": 64}),
+    Case(
+        "rbf_decode.readout_kernel", {"OUT": 16, "CHUNK": 32, "TILE": 16},
+        options={"num_warps": 1, "num_stages": 1},
+    ),
+    Case(
+        "rbf_decode.readout_backward_kernel", {"OUT": 16, "CHUNK": 64, "TILE": 16},
+        options={"num_warps": 4, "num_stages": 1},
+    ),
+    *(_rbf(kernel, num) for kernel in ("features_gradient", "moments") for num in (32, 64)),
+]  # fmt: skip
+
+
+def resources(case: Case, architecture: int) -> dict[str, int]:
+    """Registers a thread, spilled bytes a thread, and shared bytes a program."""
+    operation, name = case.kernel.split(".")
+    kernel = getattr(importlib.import_module(f"nfields.ops.{operation}.cuda"), name)
+    constants = {
+        key: getattr(triton.language, {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[v])
+        if key == "PRODUCT"
+        else v
+        for key, v in case.constants.items()
+    }
+    signature, constexprs, attributes = {}, {}, {}
+    for k, argument in enumerate(kernel.arg_names):
+        if argument in constants:
+            signature[argument], constexprs[(k,)] = "constexpr", constants[argument]
+        elif argument in case.types:
+            signature[argument] = case.types[argument]
+        elif argument.endswith("_ptr"):
+            signature[argument] = _POINTERS.get(argument, "*fp32")
+        else:
+            signature[argument] = "fp32" if argument in _FLOATS else "i32"
+        if argument.endswith("_ptr"):
+            attributes[(k,)] = [["tt.divisibility", 16]]  # as PyTorch allocates
+    source = ASTSource(kernel, signature, constexprs, attributes)
+    target = GPUTarget("cuda", architecture, 32)
+    compiled = triton.compile(source, target=target, options=dict(case.options))
+    return _usage(compiled.asm["cubin"]) | {"shared": compiled.metadata.shared}
+
+
+def _usage(cubin: bytes) -> dict[str, int]:
+    tool = Path(str(triton.__file__)).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [str(tool), "--dump-resource-usage", file.name]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    values = {}
+    for word in output.split():
+        key, _, value = word.partition(":")
+        if value.isdigit():
+            values[key] = int(value)
+    return {"registers": values["REG"], "spilled": values["STACK"] + values["LOCAL"]}
+
+
+def table(operations: Sequence[str]) -> dict[str, dict[str, dict[str, int]]]:
+    """{case: {"sm_80": {"registers": .., "spilled": .., "shared": ..}, ..}} of some operations."""
+    return {
+        case.name: {f"sm_{arch}": resources(case, arch) for arch in ARCHITECTURES}
+        for case in CASES
+        if case.kernel.split(".")[0] in operations
+    }
+
+
+if __name__ == "__main__":
+    known = list(dict.fromkeys(case.kernel.split(".")[0] for case in CASES))
+    print(json.dumps({"triton": triton.__version__, **table(sys.argv[1:] or known)}, indent=1))

@@ -1,0 +1,44 @@
+"""adam on CUDA: the kernel against the reference."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from nfields.ops.adam import adam
+from tests.compare import assert_matches
+
+OPTIONS: dict[str, Any] = {"lr": 1e-2, "betas": (0.9, 0.99), "eps": 1e-15}
+
+
+@pytest.mark.parametrize("skip_zero", [True, False])
+@pytest.mark.parametrize("size", [1, 1024, 2500])
+def test_kernel_makes_the_steps_of_the_reference(
+    device: torch.device, skip_zero: bool, size: int
+) -> None:
+    param = torch.randn(size, dtype=torch.float64, device=device)
+    states = [[param.clone(), torch.zeros_like(param), torch.zeros_like(param)] for _ in "ab"]
+    for step in range(1, 4):
+        grad = torch.randn_like(param) * (torch.rand_like(param) < 0.3)
+        grad[1100:2200] = 0  # a whole block without gradient
+        for state, backend in zip(states, ("triton", "reference"), strict=True):
+            adam(
+                state[0], grad, state[1], state[2], **OPTIONS, weight_decay=0.1, num_steps=step,
+                skip_zero=skip_zero, backend=backend,
+            )  # fmt: skip
+    for found, expected in zip(*states, strict=True):
+        assert_matches(found, expected, num_operations=100)
+
+
+def test_a_gradient_that_is_not_a_number_makes_such_a_parameter(device: torch.device) -> None:
+    param, first, second = torch.ones(3, 64, device=device)
+    grad = torch.zeros_like(param)
+    grad[5] = math.nan
+    adam(param, grad, first, second, **OPTIONS, weight_decay=0.0, num_steps=1, skip_zero=True)
+    assert param[5].isnan() and (param[torch.arange(64) != 5] == 1).all()
+
+
+def test_no_entries_are_no_error(device: torch.device) -> None:
+    nothing = torch.zeros(0, device=device)
+    adam(*(nothing,) * 4, **OPTIONS, weight_decay=0.0, num_steps=1, skip_zero=True)
