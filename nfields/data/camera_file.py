@@ -16,7 +16,7 @@ import numpy as np
 from nfields.data.image_reader import ImageHeader, read_header
 from nfields.data.pixel_file import DepthFile, MaskFile
 from nfields.errors import DataError
-from nfields.render.lenses import PERSPECTIVE
+from nfields.render.lenses import EQUIRECTANGULAR, FISHEYE, PERSPECTIVE
 
 # Largest entry of R R^T - I: float32 poses of real data sets stay below 1e-5, rounded ones below
 # this.
@@ -95,7 +95,12 @@ def read_views(
             missing.append(name)
             continue
         header = read_header(image_path)
-        focal, center = read_intrinsics(frame, meta, header, where)
+        lens, distortion = read_lens(frame, meta, where)
+        if lens == EQUIRECTANGULAR:  # a whole panorama, whatever focal length exporters write
+            focal = (header.width / (2 * math.pi), header.height / math.pi)
+            center = (0.5 * header.width, 0.5 * header.height)
+        else:
+            focal, center = read_intrinsics(frame, meta, header, where)
         views.append(
             View(
                 name=name,
@@ -103,7 +108,10 @@ def read_views(
                 camera_to_world=read_pose(frame, where),
                 focal=focal,
                 center=center,
-                distortion=read_distortion(frame, meta, where),
+                distortion=distortion,
+                lens=lens,
+                mask=_find_mask(path.parent, frame, image_path, allow_outside, where),
+                depth=_find_depth(path.parent, frame, meta, allow_outside, where),
             )
         )
     if not views:
@@ -219,8 +227,9 @@ def read_intrinsics(
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Focal lengths and principal point in pixels; a frame's own keys win over the file's.
 
-    fl_x, fl_y in pixels, else camera_angle_x, camera_angle_y (full angle, radians); cx, cy, else
-    the middle of the picture; w, h must be the size of the picture.
+    fl_x, fl_y in pixels, else x_fov, y_fov (full angle, degrees), else camera_angle_x,
+    camera_angle_y (full angle, radians); cx, cy, else the middle of the picture; w, h must be the
+    size of the picture.
     """
     for key, size in (("w", header.width), ("h", header.height)):
         said = read_number(frame if key in frame else meta, key, where, above=0.0)
@@ -256,6 +265,9 @@ def _read_focal(values: dict[str, Any], axis: str, size: int, where: str) -> flo
     focal = read_number(values, f"fl_{axis}", where, above=0.0)
     if focal is not None:
         return focal
+    degrees = read_number(values, f"{axis}_fov", where, above=0.0)
+    if degrees is not None and degrees < 180:
+        return 0.5 * size / math.tan(math.radians(0.5 * degrees))
     key = f"camera_angle_{axis}"
     angle = read_number(values, key, where, above=0.0)
     if angle is None:
@@ -268,27 +280,91 @@ def _read_focal(values: dict[str, Any], axis: str, size: int, where: str) -> flo
     return 0.5 * size / math.tan(0.5 * angle)
 
 
-def read_distortion(frame: dict[str, Any], meta: dict[str, Any], where: str) -> tuple[float, ...]:
-    """k1, k2, p1, p2 of OpenCV's lens model, 0 where absent; an error for lenses with more."""
+def read_lens(
+    frame: dict[str, Any], meta: dict[str, Any], where: str
+) -> tuple[int, tuple[float, ...]]:
+    """The number of the lens (render/lenses.py) and its four coefficients, 0 where absent.
+
+    camera_model of nerfstudio, else is_fisheye and latlong of instant-ngp; a frame's own keys win.
+    """
+
+    def value_of(key: str) -> float:
+        value = read_number(frame if key in frame else meta, key, where)
+        return 0.0 if value is None else value
+
+    def flag(key: str) -> bool:
+        value = frame.get(key, meta.get(key, False))
+        if not isinstance(value, bool):
+            raise DataError(f"{where}: {key}={_shorten(value)} must be true or false.")
+        return value
+
     model = frame.get("camera_model", meta.get("camera_model"))
-    is_fisheye = frame.get("is_fisheye", meta.get("is_fisheye", False))
-    unknown = {
-        key: value
-        for key in ("k3", "k4", "k5", "k6")
-        if (value := read_number(frame if key in frame else meta, key, where)) not in (None, 0)
-    }
-    if is_fisheye or (isinstance(model, str) and model.upper() not in _PERSPECTIVE) or unknown:
-        found = f"camera_model={model}" if not is_fisheye else "is_fisheye=true"
-        if unknown:
-            found = ", ".join(f"{key}={value:g}" for key, value in unknown.items())
+    name = model.upper() if isinstance(model, str) else None
+    if name == "EQUIRECTANGULAR" or flag("latlong"):
+        return EQUIRECTANGULAR, (0.0,) * 4
+    if name in _FISHEYE or (name not in _PERSPECTIVE and flag("is_fisheye")):
+        return FISHEYE, tuple(value_of(key) for key in ("k1", "k2", "k3", "k4"))
+    unknown = {key: value_of(key) for key in ("k3", "k4", "k5", "k6") if value_of(key) != 0}
+    found = ", ".join(f"{key}={value:g}" for key, value in unknown.items())
+    if model is not None and name not in _PERSPECTIVE:
+        found = f"camera_model={_shorten(model)}"
+    if "equirectangular" in frame or "equirectangular" in meta:
+        # instant-ngp's map of that name is linear in the sine of the latitude.
+        found = "equirectangular of instant-ngp, which is an equal-area map,"
+    if found:
         raise DataError(
-            f"{where}: {found} is a lens nfields does not have; it has pinhole cameras with "
-            "OpenCV's k1, k2, p1, p2. Undistort the pictures first (colmap image_undistorter)."
+            f"{where}: {found} is a lens nfields does not have; it has perspective cameras with "
+            "OpenCV's k1, k2, p1, p2, OPENCV_FISHEYE with k1..k4, and EQUIRECTANGULAR panoramas "
+            "(latlong). Undistort the pictures first (colmap image_undistorter)."
         )
-    values = (read_number(frame if key in frame else meta, key, where) for key in _LENS_KEYS)
-    return tuple(0.0 if value is None else value for value in values)
+    return PERSPECTIVE, tuple(value_of(key) for key in _LENS_KEYS)
 
 
+def _find_mask(
+    folder: Path, frame: dict[str, Any], picture: Path, allow_outside: bool, where: str
+) -> MaskFile | None:
+    """The file of mask_path (nerfstudio), else dynamic_mask_NAME.png of instant-ngp."""
+    file = _named_file(folder, frame, "mask_path", allow_outside, where)
+    if file is not None:
+        return MaskFile(file)
+    dynamic = picture.with_name(f"dynamic_mask_{picture.stem}.png")
+    return MaskFile(dynamic, is_inverted=True) if dynamic.is_file() else None
+
+
+def _find_depth(
+    folder: Path, frame: dict[str, Any], meta: dict[str, Any], allow_outside: bool, where: str
+) -> DepthFile | None:
+    """The depth map of depth_file_path (nerfstudio, 1/1000 a step) or of depth_path with
+    integer_depth_scale (instant-ngp).
+    """
+    unit = read_number(meta, "integer_depth_scale", str(folder))
+    file = _named_file(folder, frame, "depth_file_path", allow_outside, where)
+    if file is not None:
+        return DepthFile(file, 1e-3 if unit is None else unit)
+    if unit is None or unit <= 0 or meta.get("enable_depth_loading") is False:
+        return None
+    file = _named_file(folder, frame, "depth_path", allow_outside, where)
+    return None if file is None else DepthFile(file, unit)
+
+
+def _named_file(
+    folder: Path, frame: dict[str, Any], key: str, allow_outside: bool, where: str
+) -> Path | None:
+    """The file that a frame names under a key; an error if it is missing."""
+    name = frame.get(key)
+    if name is None:
+        return None
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise DataError(f"{where}: {key}={_shorten(name)} must be the path of a file.")
+    file = find_image(folder, name, allow_outside, f"{where}: {key}")
+    if file is None:
+        raise DataError(
+            f"{where}: {key}={name} does not exist; put it beside the pictures or take the key out."
+        )
+    return file
+
+
+_FISHEYE = ("OPENCV_FISHEYE", "FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
 _PERSPECTIVE = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
 
 

@@ -24,6 +24,7 @@ class MaskFile:
 
     path: Path
     is_inverted: bool = False
+    factor: int = 1  # the mask is so many times larger than its picture
 
     def read(self, header: ImageHeader, downscale: int) -> Bool[Tensor, "height width"]:
         """True where a pixel counts; of a block averaged by downscale, all its pixels must."""
@@ -31,9 +32,9 @@ class MaskFile:
         if values.ndim == 3 and values.shape[2] in (2, 4):  # alpha is no part of a mask
             values = values[..., :-1]
         inside = values != 0 if values.ndim == 2 else (values != 0).any(axis=2)
-        _check_size(self.path, "mask", inside, header)
-        blocks = _blocks(~inside if self.is_inverted else inside, downscale)
-        return torch.from_numpy(blocks.all(axis=(1, 3)))
+        _check_size(self.path, "mask", inside, header, self.factor)
+        inside = _padded(~inside if self.is_inverted else inside, header, self.factor)
+        return torch.from_numpy(_blocks(inside, self.factor * downscale).all(axis=(1, 3)))
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,23 @@ def _decode(path: Path) -> np.ndarray:
         ) from error
 
 
-def _check_size(path: Path, what: str, values: np.ndarray, header: ImageHeader) -> None:
-    if values.shape[:2] != (header.height, header.width):
+def _check_size(
+    path: Path, what: str, values: np.ndarray, header: ImageHeader, factor: int = 1
+) -> None:
+    # Smaller copies of a picture are cut or rounded by less than a pixel.
+    difference = np.abs(np.array(values.shape[:2]) - factor * np.array([header.height, header.width]))
+    if difference.max() >= factor:
         raise DataError(
             f"{path}: the {what} has {values.shape[1]} x {values.shape[0]} pixels, its picture "
             f"{header.path.name} {header.width} x {header.height}; they must have the same size."
         )
+
+
+def _padded(values: np.ndarray, header: ImageHeader, factor: int) -> np.ndarray:
+    """Cut or repeated at the right and the bottom to factor times the size of the picture."""
+    height, width = factor * header.height, factor * header.width
+    more = [(0, max(0, height - values.shape[0])), (0, max(0, width - values.shape[1]))]
+    return np.pad(values, more, mode="edge")[:height, :width]
 
 
 def _blocks(values: np.ndarray, factor: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from torch import Tensor
 from nfields.data.camera_file import View
 from nfields.data.image_reader import ImageHeader, conversion_notes, read_images
 from nfields.data.posed_images import PosedImages, SceneTransform
-from nfields.errors import DataError
+from nfields.errors import ConfigError, DataError
 from nfields.render.cameras import Cameras, project, rays, view_rays
 from nfields.render.lenses import FISHEYE, PERSPECTIVE, distort
 
@@ -34,7 +34,7 @@ def assemble(
     """
     headers = [view.header for views in splits.values() for view in views]
     has_alpha = any(header.has_alpha for header in headers)
-    cameras = {split: _cameras(views, transform) for split, views in splits.items()}
+    cameras = {split: cameras_of(views, transform) for split, views in splits.items()}
     notes = [*notes, *conversion_notes(headers), *size_notes(headers), *twin_notes(splits)]
     for split, split_cameras in cameras.items():
         names = [view.name for view in splits[split]]
@@ -80,7 +80,8 @@ def assemble(
     )
 
 
-def _cameras(views: Sequence[View], transform: SceneTransform) -> Cameras:
+def cameras_of(views: Sequence[View], transform: SceneTransform) -> Cameras:
+    """The cameras of views in our frame."""
     poses = np.stack([view.camera_to_world for view in views])
     rotation = np.array(transform.rotation)
     poses = rotation @ poses
@@ -98,6 +99,24 @@ def _cameras(views: Sequence[View], transform: SceneTransform) -> Cameras:
         if transform.homography is None
         else torch.tensor(transform.homography, dtype=float32),
     )
+
+
+def check_holdout(holdout: int) -> None:
+    """Nothing; an error if nothing would be left to train on."""
+    if holdout < 2:
+        raise ConfigError(f"data.holdout={holdout} must be >= 2; 8 holds out every eighth view.")
+
+
+def hold_out(file: Path, views: Sequence[View], holdout: int) -> dict[str, list[View]]:
+    """The split of files without one: every holdout-th view by name, from the first, is test."""
+    views = sorted(views, key=lambda view: view.name)
+    if len(views) < 2:
+        raise DataError(
+            f"{file}: only one frame has an image; at least two are needed, one to train on and "
+            "one held out."
+        )
+    train = [view for i, view in enumerate(views) if i % holdout != 0]
+    return {"train": train, "test": views[::holdout]}
 
 
 def _mask(view: View, cameras: Cameras, index: int, downscale: int) -> Tensor | None:
@@ -150,7 +169,7 @@ def twin_notes(splits: dict[str, list[View]]) -> list[str]:
     ]
 
 
-def _border(cameras: Cameras, view: int, num: int = 9) -> Tensor:
+def border(cameras: Cameras, view: int, num: int = 9) -> Tensor:
     """Positions along the four edges of a picture, corners included."""
     s = torch.linspace(0, 1, num)
     zero, one = torch.zeros(num), torch.ones(num)
@@ -173,7 +192,7 @@ def check_lenses(cameras: Cameras, names: Sequence[str], path: Path) -> None:
     for view in first.tolist():
         if cameras.lens[view] != PERSPECTIVE:
             continue  # a fisheye may end inside its picture
-        pixels = _border(cameras, view)
+        pixels = border(cameras, view)
         index = torch.full((len(pixels),), view)
         origins, directions = rays(cameras, index, pixels)
         found, _ = project(cameras, view, origins + directions)

@@ -1,13 +1,17 @@
 """transforms.json of instant-ngp and nerfstudio: photographs with lenses and one camera file.
 
 Choose `blender` for transforms_{train,val,test}.json. Frame, as in instant-ngp: the file's
-positions times 0.33 plus 0.5 (keys scale and offset override) lie in the unit cube, which is our
-[-1, 1]^3; the scene reaches to [-aabb_scale, aabb_scale]^3 of ours around it.
+positions times 0.33 plus 0.5 (keys scale, offset, aabb override) lie in the unit cube, which is our
+[-1, 1]^3; the scene reaches to [-aabb_scale, aabb_scale]^3 of ours around it. A file with none of
+these keys (nerfstudio's) has units of its own: its box is found from what the cameras look at.
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from nfields.data.camera_file import (
     View,
@@ -18,13 +22,29 @@ from nfields.data.camera_file import (
     read_views,
 )
 from nfields.data.posed_images import PosedImages, SceneTransform, check_downscale
-from nfields.data.posed_views import assemble
-from nfields.errors import ConfigError, DataError
+from nfields.data.posed_views import assemble, cameras_of, check_holdout, hold_out
+from nfields.data.scene_frame import (
+    MAX_AABB_SCALE,
+    SceneFrame,
+    check_frame_options,
+    fit_frame,
+    is_aabb_scale,
+)
+from nfields.errors import DataError
+from nfields.render.paths import focus_point
 
 EXPECTED = "transforms.json (instant-ngp, nerfstudio) and its pictures"
 
 _UNIT_SCALE = 0.33
-_MAX_AABB_SCALE = 128
+# Keys with which a file says where its scene is.
+_FRAME_KEYS = ("aabb_scale", "scale", "offset", "aabb", "normal_mts_args")
+# Mitsuba's camera axes are left, up, forward; ours right, up, backward.
+_FROM_MITSUBA = np.array([-1.0, 1.0, -1.0, 1.0])
+# Keys of instant-ngp that change what is trained; up is found from the cameras.
+_IGNORED = (
+    "envmap", "n_extra_learnable_dims", "white_transparent", "black_transparent", "fix_premult",
+    "sharpen", "up",
+)  # fmt: skip
 # instant-ngp starts rays 0.1 from the camera in its unit cube, which is half as wide as ours.
 _NEAR = 0.2
 
@@ -41,6 +61,7 @@ def read(*, path: str, downscale: int, holdout: int, allow_outside: bool) -> Pos
         downscale=downscale,
         holdout=holdout,
         allow_outside=allow_outside,
+        frame="auto",
         aabb_scale=None,
         scene_scale=None,
         near=None,
@@ -53,42 +74,48 @@ def read_transforms(
     downscale: int,
     holdout: int,
     allow_outside: bool,
+    frame: Literal["auto", "box", "none"],
     aabb_scale: int | None,
-    scene_scale: float | None,
-    near: float | None,
+    scene_scale: float | int | None,
+    near: float | int | None,
 ) -> PosedImages:
     """The scene of a transforms.json (the file or its folder).
 
     holdout      without a split in the file, every holdout-th view by name, from the first, is test
+    frame        auto: none if the file says where its scene is, or the cameras look at no one
+                 point, else box (nfields/data/scene_frame.py); the rest is said for none
     aabb_scale   null: the file's, else 1
     scene_scale  ours = scene_scale * user; null: twice the file's scale, else 0.66
     near         in our units; null: 0.2, as instant-ngp
     """
     check_downscale(downscale)
-    if holdout < 2:
-        raise ConfigError(f"data.holdout={holdout} must be >= 2; 8 holds out every eighth view.")
+    check_holdout(holdout)
     file = Path(path)
     if not file.is_file():
         file = file / "transforms.json"
     if not file.is_file():
         raise DataError(f"{file} does not exist; data.path must hold {EXPECTED}.")
+    check_frame_options(frame=frame, aabb_scale=aabb_scale, scene_scale=scene_scale, near=near)
     meta = read_json(file)
     notes = _ignored(meta)
-    transform = _transform(file, meta, scene_scale)
-    if near is not None and not 0 <= near < math.inf:
-        raise ConfigError(f"data.near={near} must be >= 0, in our units; null is {_NEAR}.")
-    if aabb_scale is None:
-        aabb_scale, note = _aabb_scale(file, meta, transform)
-        notes += note
-    elif not _is_aabb_scale(aabb_scale):
-        raise ConfigError(
-            f"data.aabb_scale={aabb_scale} must be a power of two from 1 to {_MAX_AABB_SCALE}."
-        )
     views, missing = read_views(file, meta, allow_outside=allow_outside)
+    if "normal_mts_args" in meta:
+        views = [replace(v, camera_to_world=v.camera_to_world * _FROM_MITSUBA) for v in views]
+    if frame == "auto":
+        is_silent = not any(meta.get(key) is not None for key in _FRAME_KEYS)
+        frame = "box" if is_silent and _look_at_something(views) else "none"
+    if frame == "none":
+        found, more = _frame_of_file(file, meta, aabb_scale, scene_scale, near)
+        notes += more
+    else:
+        found = fit_frame(
+            views, None, frame=frame, aabb_scale=aabb_scale, scene_scale=scene_scale, near=near
+        )
+        notes.append(f"{found.note}; data.frame=none keeps the frame of instant-ngp")
     notes += missing_note(missing, len(views), file)
     splits = _listed_splits(file, meta, views)
     if splits is None:
-        splits = _held_out_splits(file, views, holdout)
+        splits = hold_out(file, views, holdout)
         notes.append(
             f"{file.name} has no split: every {holdout}th view by name, from the first, is held "
             f"out ({len(splits['test'])} of {len(views)})"
@@ -97,32 +124,65 @@ def read_transforms(
         splits,
         path=file,
         downscale=downscale,
-        transform=transform,
-        aabb_scale=aabb_scale,
-        near=_NEAR if near is None else near,
+        transform=found.transform,
+        aabb_scale=found.aabb_scale,
+        near=found.near,
         source=f"photographs {file.resolve().parent.name}/{file.name}",
         notes=notes,
     )
 
 
+def _look_at_something(views: list[View]) -> bool:
+    """True if the optical axes meet somewhere in front of the cameras."""
+    cameras = cameras_of(views, SceneTransform(1.0, (0.0, 0.0, 0.0)))
+    return bool(np.isfinite(focus_point(cameras, (math.nan,) * 3)).all())
+
+
+def _frame_of_file(
+    file: Path,
+    meta: dict[str, Any],
+    aabb_scale: int | None,
+    scene_scale: float | int | None,
+    near: float | int | None,
+) -> tuple[SceneFrame, list[str]]:
+    """instant-ngp's frame."""
+    transform, notes = _transform(file, meta, scene_scale), []
+    if aabb_scale is None:
+        aabb_scale, notes = _aabb_scale(file, meta, transform)
+    return SceneFrame(transform, aabb_scale, _NEAR if near is None else near, ""), notes
+
+
 def _transform(file: Path, meta: dict[str, Any], scene_scale: float | None) -> SceneTransform:
-    if scene_scale is not None and not 0 < scene_scale < math.inf:
-        raise ConfigError(
-            f"data.scene_scale={scene_scale} must be > 0; null is twice the file's scale, or "
-            f"{2 * _UNIT_SCALE}."
-        )
     unit_scale = read_number(meta, "scale", str(file), above=0.0)
-    if scene_scale is None:
-        scene_scale = 2 * (_UNIT_SCALE if unit_scale is None else unit_scale)
-    offset = meta.get("offset", [0.5, 0.5, 0.5])
-    if not isinstance(offset, list) or len(offset) != 3:
-        raise DataError(f"{file}: offset={offset!r} must be a list of 3 numbers.")
+    default, middle = _UNIT_SCALE, 0.5
+    if "normal_mts_args" in meta:
+        default, middle = 0.66, 0.165  # instant-ngp's for scenes of Mitsuba
+    scale = default if unit_scale is None else unit_scale
+    offset = meta.get("offset", middle)
+    if not isinstance(offset, list):
+        offset = [offset] * 3
+    if len(offset) != 3:
+        raise DataError(f"{file}: offset={offset!r} must be a number or a list of 3 numbers.")
     x, y, z = (read_number({"offset": value}, "offset", str(file)) or 0.0 for value in offset)
-    return SceneTransform(scene_scale, (2 * x - 1, 2 * y - 1, 2 * z - 1))
+    if meta.get("aabb") is not None:
+        scale, (x, y, z) = _box_of_file(file, meta["aabb"])
+    ours = 2 * scale if scene_scale is None else scene_scale
+    return SceneTransform(ours, (2 * x - 1, 2 * y - 1, 2 * z - 1))
 
 
-def _is_aabb_scale(value: int | float) -> bool:
-    return value in [2**power for power in range(_MAX_AABB_SCALE.bit_length())]
+def _box_of_file(file: Path, box: Any) -> tuple[float, tuple[float, float, float]]:
+    """Scale and offset that put the box [[x, y, z], [x, y, z]] into the unit cube."""
+    try:
+        low, high = np.array(box, dtype=np.float64).reshape(2, 3)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{file}: aabb={box!r} must be [[xmin, ymin, zmin], [xmax, ymax, zmax]]."
+        ) from error
+    if not np.isfinite(high - low).all() or not (high > low).all():
+        raise DataError(f"{file}: aabb={box!r} must be a box, its first corner the lower one.")
+    scale = 1 / float((high - low).max())
+    x, y, z = (float(value) for value in 0.5 - scale * (low + high) / 2)
+    return scale, (x, y, z)
 
 
 def _aabb_scale(
@@ -136,9 +196,9 @@ def _aabb_scale(
             "the file around its centre; raise data.aabb_scale (2, 4, ... 128) for surroundings, "
             "and set data.scene_scale if the file has units of its own (nerfstudio)"
         ]
-    if not _is_aabb_scale(value):
+    if not is_aabb_scale(value):
         raise DataError(
-            f"{file}: aabb_scale={value:g} must be a power of two from 1 to {_MAX_AABB_SCALE}; "
+            f"{file}: aabb_scale={value:g} must be a power of two from 1 to {MAX_AABB_SCALE}; "
             "correct it or set data.aabb_scale."
         )
     return int(value), []
@@ -147,11 +207,11 @@ def _aabb_scale(
 def _ignored(meta: dict[str, Any]) -> list[str]:
     """Sentences about what the file has and nfields does not use."""
     notes = []
-    frames = meta.get("frames")
-    if isinstance(frames, list):
-        num_masks = sum(isinstance(frame, dict) and "mask_path" in frame for frame in frames)
-        if num_masks:
-            notes.append(f"{num_masks} frames have a mask_path; masks are not used")
+    if "ply_file_path" in meta:
+        notes.append("ply_file_path is not used: training starts without points")
+    ignored = [key for key in _IGNORED if meta.get(key)]
+    if ignored:
+        notes.append(f"keys of the file that are not used: {', '.join(ignored)}")
     rolling_shutter = meta.get("rolling_shutter")
     if isinstance(rolling_shutter, list) and any(rolling_shutter):
         notes.append("rolling_shutter is not used: all rows are taken as seen at once")
@@ -194,14 +254,3 @@ def _listed_splits(
                 "to hold out every data.holdout-th view."
             )
     return {split: chosen for split, chosen in splits.items() if chosen}
-
-
-def _held_out_splits(file: Path, views: list[View], holdout: int) -> dict[str, list[View]]:
-    views = sorted(views, key=lambda view: view.name)
-    if len(views) < 2:
-        raise DataError(
-            f"{file}: only one frame has an image; at least two are needed, one to train on and "
-            "one held out."
-        )
-    train = [view for i, view in enumerate(views) if i % holdout != 0]
-    return {"train": train, "test": views[::holdout]}

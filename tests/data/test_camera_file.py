@@ -113,8 +113,9 @@ def test_bad_pose_is_refused(tmp_path: Path, pose: Any, words: list[str]) -> Non
         ({"w": 0}, ["w=0"]),
         ({"k1": []}, ["k1=[]"]),
         ({"k3": 0.1}, ["k3=0.1", "Undistort"]),
-        ({"camera_model": "OPENCV_FISHEYE"}, ["camera_model=OPENCV_FISHEYE", "Undistort"]),
-        ({"is_fisheye": True}, ["is_fisheye=true", "Undistort"]),
+        ({"camera_model": "FTHETA"}, ["camera_model='FTHETA'", "Undistort"]),
+        ({"is_fisheye": 1}, ["is_fisheye=1", "true or false"]),
+        ({"equirectangular": True}, ["equal-area", "latlong"]),
     ],
 )
 def test_bad_intrinsics_are_refused(tmp_path: Path, meta: dict[str, Any], words: list[str]) -> None:

@@ -1,7 +1,7 @@
 """transforms.json: instant-ngp's frame, lenses, splits."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from nfields.data.posed_images import PosedImages
 from nfields.data.transforms import read_transforms
 from nfields.errors import ConfigError, DataError
 from nfields.render.cameras import project, rays
+from tests.data.capture_folder import around, write_instant_ngp
 from tests.data.scene_folder import POSE, frame, picture, write_transforms
 
 
@@ -21,6 +22,7 @@ def read(
     downscale: int = 1,
     holdout: int = 8,
     allow_outside: bool = False,
+    frame: Literal["auto", "box", "none"] = "auto",
     aabb_scale: int | None = None,
     scene_scale: float | None = None,
     near: float | None = None,
@@ -30,6 +32,7 @@ def read(
         downscale=downscale,
         holdout=holdout,
         allow_outside=allow_outside,
+        frame=frame,
         aabb_scale=aabb_scale,
         scene_scale=scene_scale,
         near=near,
@@ -175,3 +178,121 @@ def test_fox_rays_come_back_to_their_pixels(shared_data: Path) -> None:
     origins, directions = rays(cameras, torch.full((1000,), 3), pixels)
     found, _ = project(cameras, 3, origins + 2 * directions)
     assert (found - pixels).abs().max() < 1e-3
+
+
+def test_box_of_the_file_is_the_unit_cube(tmp_path: Path) -> None:
+    data = read(write_transforms(tmp_path, aabb=[[-1, 0, 1], [3, 2, 2]]))
+    found = data.transform.to_ours(torch.tensor([[-1.0, 0, 1], [3.0, 2, 2]]))
+    torch.testing.assert_close(found, torch.tensor([[-1.0, -0.5, -0.25], [1.0, 0.5, 0.25]]))
+
+
+@pytest.mark.parametrize("aabb", [[1, 2], "box", [[0, 0, 0], [1, 1, 0]], [[0, 0, 0], [1, 1, "x"]]])
+def test_bad_box_is_refused(tmp_path: Path, aabb: Any) -> None:
+    with pytest.raises(DataError, match=r"transforms\.json: aabb="):
+        read(write_transforms(tmp_path, aabb=aabb))
+
+
+def test_offset_may_be_one_number(tmp_path: Path) -> None:
+    data = read(write_transforms(tmp_path, offset=0.25))
+    assert data.transform.offset == (-0.5, -0.5, -0.5)
+
+
+def test_mitsuba_camera_looks_along_plus_z(tmp_path: Path) -> None:
+    """Axes left, up, forward: at z = -2 of the file, looking along +z, it sees the middle."""
+    pose = [[1.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 0, 1.0, -2.0], [0, 0, 0, 1.0]]
+    frames = [frame(i, transform_matrix=pose) for i in range(3)]
+    data = read(write_transforms(tmp_path, frames=frames, normal_mts_args=[1]))
+    cameras = data.cameras["train"]
+    point = data.transform.to_ours(torch.tensor([[0.3, 0.1, 0.0]]))
+    pixels, depth = project(cameras, 0, point)
+    # x grows to the left of the picture, y upwards; focal length 5 at a distance of 2.
+    torch.testing.assert_close(pixels, torch.tensor([[3 - 0.75, 2 - 0.25]]))
+    assert bool(depth > 0)
+
+
+def test_file_without_a_frame_gets_a_box_around_what_is_looked_at(tmp_path: Path) -> None:
+    capture = around(center=(10.0, 20.0, 30.0), distance=50.0)
+    data = read(write_instant_ngp(tmp_path, capture, aabb_scale=None))
+    middle = data.transform.to_ours(torch.tensor([10.0, 20.0, 30.0]))
+    assert middle.abs().max() < 1e-4
+    places = torch.cat([cameras.camera_to_world[:, :, 3] for cameras in data.cameras.values()])
+    distance = places.norm(dim=1) / data.aabb_scale
+    assert float(distance.max()) == pytest.approx(1 / 1.5, abs=0.01)
+    assert any("frame=box: from the cameras alone" in note for note in data.notes)
+    assert "1 is assumed" in read(tmp_path, frame="none").notes[0]
+
+
+def test_fisheye_of_a_frame_and_panoramas(tmp_path: Path) -> None:
+    frames = [
+        frame(0, camera_model="OPENCV_FISHEYE", k1=0.1, k2=0.02, k3=0.003, k4=0.0004),
+        frame(1, is_fisheye=True, k1=0.1),
+        frame(2, camera_model="EQUIRECTANGULAR", fl_x=None),
+        frame(3, latlong=True),
+    ]
+    data = read(write_transforms(tmp_path, num=4, frames=frames), holdout=4)
+    assert data.cameras["test"].lens.tolist() == [1]
+    torch.testing.assert_close(
+        data.cameras["test"].distortion[0], torch.tensor([0.1, 0.02, 0.003, 0.0004])
+    )
+    train = data.cameras["train"]
+    assert train.lens.tolist() == [1, 2, 2]
+    _, directions = rays(train, torch.tensor([1, 2]), torch.tensor([[3.0, 2.0], [0.0, 2.0]]))
+    torch.testing.assert_close(
+        directions, torch.tensor([[0.0, 0.0, -1.0], [0.0, 0.0, 1.0]]), atol=1e-6, rtol=0
+    )
+
+
+def test_circle_of_a_fisheye_is_masked(tmp_path: Path) -> None:
+    """theta_d ends at 0.98 where k1 = -0.3 turns it back: 3 of 6 pixels across the middle."""
+    folder = write_transforms(tmp_path, fl_x=1.5, camera_model="OPENCV_FISHEYE", k1=-0.3)
+    mask = read(folder).mask("test", 0)
+    assert mask is not None
+    assert mask[:, 0].tolist() == [False] * 4
+    assert bool(mask[1:3, 2:4].all())
+    # rays of the pixels left are there
+    assert any("have a mask" in note for note in read(folder).notes)
+
+
+def test_masks_and_depth_maps_of_the_file_are_read(tmp_path: Path) -> None:
+    write_transforms(tmp_path)
+    values = np.zeros((4, 6), np.uint8)
+    values[2] = 255
+    Image.fromarray(values).save(tmp_path / "mask.png")
+    Image.fromarray(values).save(tmp_path / "images" / "dynamic_mask_001.png")
+    Image.fromarray(np.full((4, 6), 1000, np.uint16)).save(tmp_path / "depth.png")
+    frames = [frame(0, mask_path="mask.png"), frame(1, depth_file_path="depth.png"), frame(2)]
+    data = read(write_transforms(tmp_path, frames=frames, ply_file_path="points.ply"))
+    test, train = data.mask("test", 0), data.mask("train", 0)
+    assert test is not None and train is not None
+    assert test.sum() == 6
+    assert train.sum() == 18
+    assert data.mask("train", 1) is None
+    depth = data.depths["train"][0]
+    assert depth is not None
+    # one user unit along the axis, 0.66 of ours; the rays of the corners are longer
+    assert 0.66 <= float(depth.min()) < 0.67 < float(depth.max())
+    notes = " ".join(data.notes)
+    for words in ("ply_file_path is not used", "1 of 3 pictures have a depth map", "2 of 3 pict"):
+        assert words in notes
+    batch = data.sample_pixels(100, torch.Generator().manual_seed(0))
+    assert batch.depth is not None
+    assert torch.equal(batch.depth.isfinite(), batch.view_index == 0)
+
+
+def test_bad_masks_are_refused(tmp_path: Path) -> None:
+    frames = [frame(0), frame(1, mask_path="nowhere.png")]
+    with pytest.raises(DataError, match=r"frames\[1\].*mask_path=nowhere\.png does not exist"):
+        read(write_transforms(tmp_path, frames=frames))
+    Image.fromarray(np.zeros((3, 3), np.uint8)).save(tmp_path / "nowhere.png")
+    with pytest.raises(DataError, match="the mask has 3 x 3 pixels"):
+        read(tmp_path)
+    Image.fromarray(np.zeros((3, 3), np.uint8)).save(tmp_path.parent / "other.png")
+    frames = [frame(0), frame(1, mask_path="../other.png")]
+    with pytest.raises(DataError, match="leaves the data folder"):
+        read(write_transforms(tmp_path, frames=frames))
+
+
+def test_picture_named_twice_is_said(tmp_path: Path) -> None:
+    frames = [frame(0), frame(1), frame(1)]
+    notes = read(write_transforms(tmp_path, frames=frames)).notes
+    assert any("named more than once (first: 001.png)" in note for note in notes)
