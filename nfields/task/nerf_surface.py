@@ -65,7 +65,7 @@ def density_surface(
     if any(cameras.homography is not None for cameras in task.data.cameras.values()):
         raise ConfigError(
             "a scene seen through a homography (forward-facing) has no surface in the user's "
-            "frame; export its views (what=video), or train it without the homography"
+            "frame; export its views (what=video), or train it with data.frame=box"
         )
     low, high = task.grid.occupied_bounds()
     bounds = torch.stack(
@@ -123,6 +123,6 @@ def seen_level(task: RadianceField, model: Field) -> tuple[float, str]:
 
 def _to_user(transform: SceneTransform) -> Float[Tensor, "4 4"]:
     matrix = torch.eye(4, dtype=torch.float64)
-    matrix[:3, :3] /= transform.scale
-    matrix[:3, 3] = -torch.tensor(transform.offset, dtype=torch.float64) / transform.scale
+    matrix[:3, :3] = torch.tensor(transform.rotation, dtype=torch.float64).T / transform.scale
+    matrix[:3, 3] = -matrix[:3, :3] @ torch.tensor(transform.offset, dtype=torch.float64)
     return matrix

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import nfields
 from nfields.config import build
+from nfields.data.posed_images import SceneTransform
 from nfields.data.posed_images import PosedImages
 from nfields.errors import DataError
 from nfields.model.field import Field, GroupReadout, Kernels, Samples
@@ -238,6 +239,8 @@ def test_colour_of_the_surface_is_that_seen_from_straight_above() -> None:
 
 def test_surface_comes_with_the_way_to_the_frame_of_the_data() -> None:
     task, _ = make("task.visual_hull=false")
+    turn = ((0.0, -1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0))  # COLMAP's scenes are turned
+    task.data.transform = SceneTransform(0.5, (0.1, 0.2, 0.3), turn)
     surface = task.surface_at(Shell(task.out_dim), 20.0)
     points = torch.rand(5, 3)
     ours = torch.cat([points, torch.ones(5, 1)], dim=1).double()
