@@ -9,8 +9,7 @@ from torch import Tensor
 
 import nfields
 from nfields.config import build
-from nfields.data.posed_images import SceneTransform
-from nfields.data.posed_images import PosedImages
+from nfields.data.posed_images import PosedImages, SceneTransform
 from nfields.errors import DataError
 from nfields.model.field import Field, GroupReadout, Kernels, Samples
 from nfields.optimizer import Adam, ParameterGroup
