@@ -1,0 +1,164 @@
+"""Where the surface of a field cannot be: safe distances on a grid, from samples of the field.
+
+Notation   h spacing, L Lipschitz constant of f, r = sqrt(3) / 2. Every point is within r h of a
+           corner, so a corner near a point of the surface has |f| <= L r h: the near corners. The
+           surface is at least (distance to the nearest near corner) - r h away from a corner, and
+           at least |f| / L. The first holds however wrong f is far from its surface; the second
+           is sharper beside it, and taken up to 3 h.
+Where f is no distance, near corners are those of cells in which it changes its sign.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+
+from nfields.errors import DataError
+from nfields.ops.sphere_trace import BoundGrid
+from nfields.render.surface import Surface
+
+_STRIDE = 4  # fine cells a coarse one
+_CHUNK = 1 << 18  # points evaluated at once
+_COVER = 0.5 * 3**0.5  # r
+# A learned distance is steeper than 1 in places. More than this is not allowed for: the grid would
+# exclude nothing.
+_MAX_LIPSCHITZ = 2.0
+_TRUSTED = 3.0  # spacings up to which |f| is believed
+
+
+@dataclass(frozen=True)
+class SurfaceBound:
+    """What `bound_surface` found out, for any number of pictures of the same surface."""
+
+    grid: BoundGrid
+    distances: BoundGrid  # estimates, not bounds: what shading asks
+    lipschitz: float | None  # None: f is no distance
+    near: Float[Tensor, "n 3"]  # corners next to the surface, all around it; none: no surface
+    num_samples: int
+
+
+def evaluate(surface: Surface, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+    """The surface's function at points of the CPU, without gradients, in chunks."""
+    device = surface.bounds.device
+    with torch.no_grad():
+        parts = [surface.distance(part.to(device)).cpu() for part in points.split(_CHUNK)]
+    return torch.cat(parts).to(points.dtype) if parts else points.new_zeros(0)
+
+
+def bound_surface(surface: Surface, resolution: int) -> SurfaceBound:
+    """Samples the field on a grid of `resolution` cells along the longest side of its box.
+
+    A distance is sampled coarsely, then finely where that leaves the surface possible for slopes up
+    to 2: some 15 per cent of the grid. L is the steepest of the fine differences but for one in a
+    thousand, and a tenth more. Missed are parts that break this: of a distance, parts that are
+    steeper; of other functions, parts that change no corner's sign (thinner than a cell).
+    """
+    low, high = surface.bounds.double().cpu()
+    size = high - low
+    if not bool((size > 0).all() & size.isfinite().all()):
+        raise ValueError(f"bounds={surface.bounds.tolist()} must be a box with positive sides")
+    spacing = float(size.max()) / resolution
+    coarse = torch.ceil(size / (_STRIDE * spacing) - 1e-6).long().clamp(min=1)
+    cells = _STRIDE * coarse
+
+    def sample(index: Int[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        # Corners beyond the box are asked at the nearest point of it, which is no farther from
+        # anything inside.
+        at = torch.minimum(low + index * spacing, high).float()
+        values = evaluate(surface, at)
+        if bool(values.isnan().any()):
+            place = ", ".join(f"{x:.4g}" for x in at[int(values.isnan().long().argmax())])
+            raise DataError(
+                f"the field is not a number at ({place}) of our frame; its training went wrong: "
+                "lower model.lr and train again"
+            )
+        return values
+
+    shape = tuple((cells + 1).tolist())
+    if not surface.is_distance:
+        values = sample(_all_corners(shape, 1)).view(shape)
+        near = _changes_sign(values)
+        distance = _distance_to(near) - _COVER
+        lipschitz, num_samples = None, values.numel()
+        estimate = (distance + _COVER) * spacing
+    else:
+        coarse_shape = tuple((coarse + 1).tolist())
+        values = sample(_all_corners(coarse_shape, _STRIDE)).view(coarse_shape)
+        num_samples = values.numel()
+        is_open = _may_cross(values, _MAX_LIPSCHITZ * _COVER * _STRIDE * spacing)
+        values = torch.nn.functional.interpolate(
+            values[None, None], size=shape, mode="trilinear", align_corners=True
+        )[0, 0]
+        known = _corners_of(is_open)
+        index = known.nonzero()
+        values[known] = sample(index)
+        num_samples += len(index)
+        lipschitz = _steepness(values, known, spacing)
+        size_of = values.abs() / (lipschitz * spacing)
+        near = known & (size_of <= _COVER)
+        distance = _distance_to(near) - _COVER
+        believed = torch.where(known, size_of.clamp(max=_TRUSTED), 0.0)
+        distance = torch.maximum(distance, believed)
+        estimate = values.abs()
+    grid = BoundGrid((distance.clamp(min=0) * spacing).copysign(values), low, spacing)
+    estimates = BoundGrid(estimate.copysign(values), low, spacing)
+    near_points = torch.minimum(low + near.nonzero() * spacing, high).float()
+    return SurfaceBound(grid, estimates, lipschitz, near_points, num_samples)
+
+
+def _all_corners(shape: tuple[int, ...], stride: int) -> Int[Tensor, "n 3"]:
+    axes = [torch.arange(count) * stride for count in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).view(-1, 3)
+
+
+def _may_cross(values: Float[Tensor, "x y z"], reach: float) -> Bool[Tensor, "a b c"]:
+    """Cells with a corner within `reach` of zero, or with corners on both sides."""
+    smallest = -torch.nn.functional.max_pool3d(-values.abs()[None, None], 2, 1)[0, 0]
+    highest = torch.nn.functional.max_pool3d(values[None, None], 2, 1)[0, 0]
+    lowest = -torch.nn.functional.max_pool3d(-values[None, None], 2, 1)[0, 0]
+    return (smallest <= reach) | ((lowest < 0) & (highest >= 0))
+
+
+def _corners_of(cells: Bool[Tensor, "a b c"]) -> Bool[Tensor, "x y z"]:
+    """Fine corners of the coarse cells that are True, their faces included."""
+    for axis in range(3):
+        inner = cells.repeat_interleave(_STRIDE, dim=axis)
+        last = inner.narrow(axis, inner.shape[axis] - 1, 1)
+        upper = torch.cat([inner, last], dim=axis)
+        first = inner.narrow(axis, 0, 1)
+        cells = upper | torch.cat([first, inner], dim=axis)
+    return cells
+
+
+def _changes_sign(values: Float[Tensor, "x y z"]) -> Bool[Tensor, "x y z"]:
+    """Corners with another sign among their 26 neighbours: all those of crossed cells, and more."""
+    inside = (values < 0).float()[None, None]
+    some = torch.nn.functional.max_pool3d(inside, 3, 1, padding=1)[0, 0]
+    every = 1 - torch.nn.functional.max_pool3d(1 - inside, 3, 1, padding=1)[0, 0]
+    return some > every
+
+
+def _distance_to(near: Bool[Tensor, "x y z"]) -> Float[Tensor, "x y z"]:
+    """Distances to the nearest True corner, in spacings; beyond the grid if there is none."""
+    if not bool(near.any()):
+        return torch.full(near.shape, float(sum(near.shape)))
+    return torch.from_numpy(distance_transform_edt(~near.numpy())).float()
+
+
+def _steepness(
+    values: Float[Tensor, "x y z"], known: Bool[Tensor, "x y z"], spacing: float
+) -> float:
+    """The slope that one in a thousand known corners exceeds, plus a tenth; from 1 to 2."""
+    inner = (slice(None, -1),) * 3
+    is_known, squares = known[inner], values.new_zeros(())
+    for axis in range(3):
+        behind = tuple(slice(1, None) if k == axis else slice(None, -1) for k in range(3))
+        is_known = is_known & known[behind]
+        squares = squares + (values[behind] - values[inner]).square()
+    slopes = squares[is_known].sqrt() / spacing
+    if len(slopes) == 0:
+        return 1.0
+    steep = slopes.kthvalue(max(1, round(0.999 * len(slopes)))).values
+    return min(max(1.1 * float(steep), 1.0), _MAX_LIPSCHITZ)
