@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nfields.model.field import Field
 from nfields.render.cameras import Cameras
+from nfields.render.surface import Surface
 from nfields.stored_run import StoredRun
 
 
@@ -43,6 +44,15 @@ class RendersViews(Protocol):
         """The picture of a view: rgb (h, w, 3) in [0, 1], depth (h, w) along the ray, opacity (h,
         w); perhaps normals (h, w, 3), unit, in the world's axes.
         """
+        ...
+
+
+@runtime_checkable
+class HasSurface(Protocol):
+    """What a task offers whose field has a surface."""
+
+    def surface(self, model: Field) -> Surface:
+        """The surface, as a function that is zero there."""
         ...
 
 

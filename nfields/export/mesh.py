@@ -16,7 +16,7 @@ from nfields.data.surface_file import SurfaceData
 from nfields.data.true_surface import TrueSurface
 from nfields.errors import ConfigError, DataError
 from nfields.export.comparison import progress_bar
-from nfields.export.export import Export
+from nfields.export.export import Export, HasSurface
 from nfields.export.mesh_file import SUFFIXES, write_mesh
 from nfields.export.mesh_report import compare, describe, lines
 from nfields.model.field import Field
@@ -31,15 +31,6 @@ from nfields.render.triangle_mesh import (
 )
 from nfields.run_folder import write_json
 from nfields.stored_run import StoredRun
-
-
-@runtime_checkable
-class HasSurface(Protocol):
-    """What a task offers whose field has a surface."""
-
-    def surface(self, model: Field) -> Surface:
-        """The zero set to export."""
-        ...
 
 
 @runtime_checkable

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from nfields.checkpoint import checkpoint_in_use
 from nfields.errors import ConfigError
-from nfields.export.export import Export, ExportInterrupted, RendersViews
+from nfields.export.export import Export, ExportInterrupted, HasSurface, RendersViews
 from nfields.export.film import Channel, render_video
+from nfields.export.surface_studio import SurfaceStudio
 from nfields.render.cameras import Cameras
 from nfields.render.paths import make_path, strays
+from nfields.render.turntable import Up
 from nfields.stored_run import StoredRun
 
 
@@ -32,6 +34,9 @@ class VideoExport(Export):
         channels: Sequence[Channel],
         split: str,
         background: Literal["white", "black"] | None,
+        up: Up | None,
+        elevation: float | int | None,
+        antialias: int | None,
         depth_range: Sequence[int | float] | None,
         out: str | None,
     ):
@@ -39,6 +44,10 @@ class VideoExport(Export):
         for key, value in positive.items():
             if value is not None and value <= 0:
                 raise ConfigError(f"{key}={value} must be more than 0")
+        if antialias is not None and antialias < 1:
+            raise ConfigError(f"antialias={antialias} must be 1 or more")
+        if elevation is not None and not -75 <= elevation <= 75:
+            raise ConfigError(f"elevation={elevation} must lie within -75 and 75 degrees")
         if not channels:
             raise ConfigError("channels is empty; give one or more of rgb, depth, opacity, normal")
         if depth_range is not None and not (
@@ -50,47 +59,58 @@ class VideoExport(Export):
         self.path, self.num_frames, self.fps = path, num_frames, float(fps)
         self.width, self.height = width, height
         self.channels: list[Channel] = list(channels)
-        self.split, self.background, self.out = split, background, out
+        self.split, self.out = split, out
+        self.background: Literal["white", "black"] | None = background
+        self.up: Up | None = up
+        self.elevation, self.antialias = elevation, antialias
         self.depth_range = None if depth_range is None else (depth_range[0], depth_range[1])
 
     def export(self, run: StoredRun) -> list[Path]:
         """Renders the path and returns the video and the folder of its frames."""
         task = run.task
-        if not isinstance(task, RendersViews):
+        run.task.eval()
+        run.model.eval()
+        if isinstance(task, RendersViews):
+            path = self._path_of_views(run)
+            chosen = {"up": self.up, "elevation": self.elevation, "antialias": self.antialias}
+            given = [key for key, value in chosen.items() if value is not None]
+            if given:
+                raise ConfigError(
+                    f"{', '.join(given)}: only for surfaces, such as those of task=sdf"
+                )
+
+            def render(cameras: Cameras, view: int) -> dict[str, Tensor]:
+                with torch.inference_mode():
+                    return task.render_view(run.model, cameras, view, background=self.background)
+
+        elif isinstance(task, HasSurface):
+            if self.path != "orbit":
+                raise ConfigError(
+                    f"path={self.path} goes through photographs, and there are none; use path=orbit"
+                )
+            studio = SurfaceStudio(task.surface(run.model), up=self.up or "y")
+            path = studio.turntable(
+                self.num_frames, self.width, self.height,
+                elevation_deg=15 if self.elevation is None else self.elevation,
+            )  # fmt: skip
+
+            def render(cameras: Cameras, view: int) -> dict[str, Tensor]:
+                antialias = 2 if self.antialias is None else self.antialias
+                return studio.render(cameras, view, self.background or "white", antialias)
+
+        else:
             raise ConfigError(
-                f"what=video needs a task with cameras, such as task=nerf; {run.folder.path} is of "
-                f"task={run.config.choices.task}"
+                "what=video needs a task with cameras, such as task=nerf, or with a surface, such "
+                f"as task=sdf; {run.folder.path} is of task={run.config.choices.task}"
             )
-        cameras: dict[str, Cameras] = run.data.cameras
-        if self.split not in cameras or len(cameras[self.split]) == 0:
-            there = ", ".join(name for name in cameras if len(cameras[name])) or "none"
-            raise ConfigError(f"split={self.split} has no cameras; splits with cameras: {there}")
-        try:
-            path = make_path(
-                self.path, cameras[self.split], self.num_frames, self.width, self.height
-            )
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
         default = run.folder.path / "video" / f"{self.path}.mp4"
         file = default if self.out is None else Path(self.out)
         identity = {
             "step": run.step,
             "weights": fingerprint(run.folder.checkpoint),
             "background": self.background,
+            "antialias": self.antialias,
         }
-        if strays(path, cameras[self.split]):
-            Console(stderr=True, highlight=False, soft_wrap=True).print(
-                f"note: path={self.path} goes far from all photographs, where the scene is a "
-                "guess; path=interpolate stays with them"
-            )
-        path = path.to(run.device)
-        run.task.eval()
-        run.model.eval()
-
-        def render(cameras: Cameras, view: int) -> dict[str, Tensor]:
-            with torch.inference_mode():
-                return task.render_view(run.model, cameras, view, background=self.background)
-
         made = render_video(
             render,
             path,
@@ -103,6 +123,25 @@ class VideoExport(Export):
         if made.signal_number is not None:
             raise ExportInterrupted(made.signal_number, made.describe())
         return [made.file, made.frames]
+
+    def _path_of_views(self, run: StoredRun) -> Cameras:
+        """The path through the photographs' cameras, on the run's device."""
+        cameras: dict[str, Cameras] = run.data.cameras
+        if self.split not in cameras or len(cameras[self.split]) == 0:
+            there = ", ".join(name for name in cameras if len(cameras[name])) or "none"
+            raise ConfigError(f"split={self.split} has no cameras; splits with cameras: {there}")
+        try:
+            path = make_path(
+                self.path, cameras[self.split], self.num_frames, self.width, self.height
+            )
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        if strays(path, cameras[self.split]):
+            Console(stderr=True, highlight=False, soft_wrap=True).print(
+                f"note: path={self.path} goes far from all photographs, where the scene is a "
+                "guess; path=interpolate stays with them"
+            )
+        return path.to(run.device)
 
 
 def fingerprint(checkpoint: Path) -> str:
