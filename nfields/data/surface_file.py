@@ -1,5 +1,6 @@
 """A surface as a function's zero set: the data of task=sdf."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from nfields.data.array_cache import cache_file
 from nfields.data.knot import KnotSurface
 from nfields.data.mesh_file import read_mesh
 from nfields.data.mesh_surface import MeshSurface, oriented
+from nfields.data.point_file import POINT_SUFFIXES, StoredPoints, read_points
 from nfields.data.posed_images import SceneTransform
 from nfields.data.surface_samples import SurfaceSamples, kept_samples
 from nfields.data.true_surface import TrueSurface
@@ -22,18 +24,49 @@ from nfields.errors import ConfigError, DataError
 HALF_SIDE = 0.9
 
 
+@dataclass(frozen=True)
+class OrientedPoints:
+    """Points of a surface and outward unit normals, in our frame."""
+
+    points: Float[Tensor, "n 3"]
+    normals: Float[Tensor, "n 3"]
+
+    @staticmethod
+    def of(points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"]) -> "OrientedPoints":
+        """The same in float32."""
+        return OrientedPoints(torch.from_numpy(points).float(), torch.from_numpy(normals).float())
+
+    def draw(
+        self, num: int, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "num 3"], Float[Tensor, "num 3"]]:
+        """Points and normals drawn uniformly, with replacement."""
+        index = torch.randint(len(self.points), (num,), generator=generator)
+        return self.points[index], self.normals[index]
+
+
 class SurfaceData:
     """A surface in our frame, where its box is centred and its longest side spans [-0.9, 0.9].
 
-    path=null is a knot whose distance is known exactly. `truth` and `samples` are None when
-    restored from a card: that has the transform to the user's frame only.
+    path=null is a knot whose distance is known exactly. A mesh or the knot has `truth` and
+    `samples`; points have `oriented`, and so has a mesh of which only `num_points` points are to
+    be learned from: its truth then serves the evaluation alone. All three are None when restored
+    from a card, which has the transform to the user's frame only.
     """
 
-    def __init__(self, *, path: str | None, seed: int) -> None:
+    def __init__(self, *, path: str | None, num_points: int | None, seed: int) -> None:
         if seed < 0:
             raise ConfigError(f"data.seed={seed} must be >= 0")
+        if num_points is not None and num_points < 1:
+            raise ConfigError(f"data.num_points={num_points} must be at least 1, or null for all")
         self.notes: list[str] = []
         self.truth: TrueSurface | None
+        self.samples: SurfaceSamples | None = None
+        self.oriented: OrientedPoints | None = None
+        if path is not None and Path(path).suffix.lower() in POINT_SUFFIXES:
+            stored = read_points(Path(path), num_points, seed)
+            if stored is not None:
+                self._take_points(stored, Path(path))
+                return
         if path is None:
             self.source = "generated solid: a trefoil knot around a ball, distances exact"
             self.truth, content = KnotSurface(), b""
@@ -54,8 +87,20 @@ class SurfaceData:
         ]
         cached = cache_file("surface", [content, str(seed).encode(), *code])
         samples, notes = kept_samples(cached, self.truth, seed)
-        self.samples: SurfaceSamples | None = samples
+        self.samples = samples
         self.notes += notes
+        if num_points is not None:
+            points, normals = self.truth.sample(num_points, np.random.default_rng(seed))
+            self.oriented = OrientedPoints.of(points, normals)
+            self.source += f", known at {num_points:,} oriented points"
+
+    def _take_points(self, stored: StoredPoints, file: Path) -> None:
+        self.transform = centred(stored.points)
+        points = stored.points * self.transform.scale + np.array(self.transform.offset)
+        self.oriented = OrientedPoints.of(points, stored.normals)
+        self.truth = None
+        self.notes += stored.notes
+        self.source = f"{len(points):,} oriented points of {file.name}"
 
     def require_samples(self) -> SurfaceSamples:
         """The samples; an error if this was restored from a card."""
@@ -97,7 +142,7 @@ class SurfaceData:
                 f"the data card is incomplete or damaged ({type(error).__name__}: {error}); it "
                 "must be the data.json that SurfaceData.card() wrote."
             ) from error
-        data.truth, data.samples = None, None
+        data.truth, data.samples, data.oriented = None, None, None
         return data
 
 

@@ -35,18 +35,18 @@ def to_box(points: torch.Tensor, sides: list[float]) -> torch.Tensor:
 
 @pytest.mark.usefixtures("small")
 def test_drawn_distances_are_exact(shifted: Path) -> None:
-    samples = SurfaceData(path=str(shifted), seed=0).require_samples()
-    x, distances = samples.draw(400, 300, 100, torch.Generator().manual_seed(0))
+    samples = SurfaceData(path=str(shifted), num_points=None, seed=0).require_samples()
+    x, distances, _ = samples.draw(400, 300, 100, torch.Generator().manual_seed(0))
     assert torch.allclose(distances, to_box(x, [1.8, 0.9, 0.45]), atol=1e-6)
     assert (distances[:400] == 0).all()
-    assert 0 < distances[400:700].abs().mean() < 0.01
+    assert 0 < distances[400:700].abs().mean() < 0.03
     assert (distances[400:700] < 0).float().mean() > 0.2
     assert samples.test_uniform.abs().max() <= 1
 
 
 @pytest.mark.usefixtures("small")
 def test_our_frame_goes_back_to_the_users(shifted: Path) -> None:
-    data = SurfaceData(path=str(shifted), seed=0)
+    data = SurfaceData(path=str(shifted), num_points=None, seed=0)
     points = torch.cat([data.require_samples().points.double(), torch.ones(2000, 1)], dim=1)
     user = (points.double() @ data.to_user.T)[:, :3]
     low, high = user.amin(dim=0), user.amax(dim=0)
@@ -56,24 +56,24 @@ def test_our_frame_goes_back_to_the_users(shifted: Path) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_samples_are_made_once(shifted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = SurfaceData(path=str(shifted), seed=0).require_samples()
+    first = SurfaceData(path=str(shifted), num_points=None, seed=0).require_samples()
 
     def forbidden(*args: object) -> None:
         raise AssertionError("they were made again")
 
     monkeypatch.setattr(surface_samples, "prepare_samples", forbidden)
-    again = SurfaceData(path=str(shifted), seed=0).require_samples()
+    again = SurfaceData(path=str(shifted), num_points=None, seed=0).require_samples()
     assert torch.equal(first.near_distances, again.near_distances)
     with pytest.raises(AssertionError, match="made again"):
-        SurfaceData(path=str(shifted), seed=1)
+        SurfaceData(path=str(shifted), num_points=None, seed=1)
     write(box((2, 1, 1)), shifted)
     with pytest.raises(AssertionError, match="made again"):
-        SurfaceData(path=str(shifted), seed=0)
+        SurfaceData(path=str(shifted), num_points=None, seed=0)
 
 
 @pytest.mark.usefixtures("small")
 def test_card_has_the_frame_and_no_surface(shifted: Path) -> None:
-    data = SurfaceData(path=str(shifted), seed=0)
+    data = SurfaceData(path=str(shifted), num_points=None, seed=0)
     card = json.loads(json.dumps(data.card()))
     restored = restore(card)
     assert torch.equal(restored.to_user, data.to_user)
@@ -86,17 +86,17 @@ def test_card_has_the_frame_and_no_surface(shifted: Path) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_the_generated_solid_has_exact_samples() -> None:
-    data = SurfaceData(path=None, seed=0)
+    data = SurfaceData(path=None, num_points=None, seed=0)
     samples = data.require_samples()
     assert data.truth is not None
-    x, distances = samples.draw(0, 500, 500, torch.Generator().manual_seed(0))
+    x, distances, _ = samples.draw(0, 500, 500, torch.Generator().manual_seed(0))
     exact = data.truth.closest(x.double().numpy())[1]
     assert np.allclose(distances.numpy(), exact, atol=1e-6)
 
 
 @pytest.mark.usefixtures("small")
 def test_drawing_is_quick() -> None:
-    samples = SurfaceData(path=None, seed=0).require_samples()
+    samples = SurfaceData(path=None, num_points=None, seed=0).require_samples()
     generator = torch.Generator().manual_seed(0)
     took = []
     for _ in range(20):
@@ -109,4 +109,4 @@ def test_drawing_is_quick() -> None:
 
 def test_a_negative_seed_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"data\.seed=-1"):
-        SurfaceData(path=None, seed=-1)
+        SurfaceData(path=None, num_points=None, seed=-1)

@@ -16,7 +16,7 @@ from nfields.errors import ConfigError
 from nfields.model.field import Field, GroupReadout, Kernels, Samples
 from nfields.optimizer import ParameterGroup
 from nfields.run import train
-from nfields.task.sdf import SdfTask
+from nfields.task.sdf import DistanceBatch, SdfTask
 from tests.data.solids import ball, write
 
 
@@ -62,6 +62,7 @@ def ball_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_loss_is_relative_to_the_distance(ball_file: Path) -> None:
     task = make(f"data.path={ball_file}", "task.relative_floor=0.05")
     batch = task.batch(torch.Generator().manual_seed(0))
+    assert isinstance(batch, DistanceBatch)
     loss = task.losses(Ball(0.9, bias=0.02), batch).losses["distance"].item()
     expected = (0.02 / (batch.distances.abs() + 0.05)).mean().item()
     assert loss == pytest.approx(expected, rel=1e-2)
