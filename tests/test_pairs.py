@@ -28,7 +28,11 @@ SMALL: dict[str, tuple[list[str], str, float]] = {
         15.0,
     ),
     # A field that is negative nowhere or everywhere has 0 or 0.04.
-    "sdf": (["task.points_per_step=4096", "trainer.max_steps=300"], "iou", 0.4),
+    "sdf": (
+        ["task.points_per_step=4096", "trainer.max_steps=300", "task.mesh_resolution=64"],
+        "iou",
+        0.4,
+    ),
     # Sixteen classes, so chance is 1 in 16.
     "sphere": (["trainer.max_steps=300", "task.map_width=0"], "accuracy", 0.5),
 }  # fmt: skip
