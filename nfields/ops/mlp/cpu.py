@@ -117,7 +117,7 @@ def backward(
                     back = back.to(slopes[k].dtype)
                     back = torch.ops.aten.threshold_backward(back, slopes[k], 0)
                 total = back.sum(dim=0, dtype=x.dtype) if biased else None
-            if biased:
+            if biased and total is not None:
                 bias_gradients[k] += total
             back = back.to(weights[k].dtype)
             inputs = values[k].to(weights[k].dtype)

@@ -49,18 +49,15 @@ def _overload_read(value):
 
 @overload(_write, inline="always")
 def _overload_write(array, i, value):
-    if array.dtype == types.int16:
+    def write_half(array, i, value):
+        bits = bits_of_float(value)
+        rounding = _i32(0x7FFF) + ((bits >> _i32(16)) & _i32(1))
+        array[i] = _i16((bits + rounding) >> _i32(16))
 
-        def write(array, i, value):
-            bits = bits_of_float(value)
-            rounding = _i32(0x7FFF) + ((bits >> _i32(16)) & _i32(1))
-            array[i] = _i16((bits + rounding) >> _i32(16))
-    else:
+    def write(array, i, value):
+        array[i] = value
 
-        def write(array, i, value):
-            array[i] = value
-
-    return write
+    return write_half if array.dtype == types.int16 else write
 
 
 @njit(inline="always", **_FAST)
