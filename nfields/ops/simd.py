@@ -24,11 +24,11 @@ _f32 = np.float32
 _INT32, _INT64 = ir.IntType(32), ir.IntType(64)
 
 
-def _data(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
+def array_data(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
     return context.make_array(array_type)(context, builder, array).data
 
 
-def _splat(builder: Any, scalar: Any, width: int) -> Any:
+def splat(builder: Any, scalar: Any, width: int) -> Any:
     """A vector of `width` lanes all equal to `scalar`."""
     vector = ir.VectorType(scalar.type, width)
     first = builder.insert_element(
@@ -38,7 +38,7 @@ def _splat(builder: Any, scalar: Any, width: int) -> Any:
     return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), lanes)
 
 
-def _llvm_float(array_type: Any) -> Any:
+def llvm_float(array_type: Any) -> Any:
     return ir.FloatType() if array_type.dtype == types.float32 else ir.DoubleType()
 
 
@@ -66,10 +66,10 @@ def gather(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds = signature.args
         table_ptr, rows_ptr, weights_ptr, out_ptr = (
-            _data(context, builder, kinds[k], args[k]) for k in (2, 4, 5, 8)
+            array_data(context, builder, kinds[k], args[k]) for k in (2, 4, 5, 8)
         )
         first, i, stride, position = args[3], args[6], args[7], args[9]
-        vector = ir.VectorType(_llvm_float(kinds[2]), width)
+        vector = ir.VectorType(llvm_float(kinds[2]), width)
         align = kinds[2].dtype.bitwidth // 8
         total = None
         for corner in range(num_corners):
@@ -78,7 +78,7 @@ def gather(
             weight = builder.load(builder.gep(weights_ptr, [j]))
             pointer = _address(builder, table_ptr, first, row, width, vector)
             entry = builder.load(pointer, align=align)
-            term = builder.fmul(entry, _splat(builder, weight, width), flags=("fast",))
+            term = builder.fmul(entry, splat(builder, weight, width), flags=("fast",))
             total = term if total is None else builder.fadd(total, term, flags=("fast",))
         target = builder.bitcast(builder.gep(out_ptr, [position]), vector.as_pointer())
         builder.store(total, target, align=align)
@@ -103,10 +103,10 @@ def scatter(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds = signature.args
         table_ptr, rows_ptr, weights_ptr, values_ptr = (
-            _data(context, builder, kinds[k], args[k]) for k in (2, 4, 5, 8)
+            array_data(context, builder, kinds[k], args[k]) for k in (2, 4, 5, 8)
         )
         first, i, stride, position = args[3], args[6], args[7], args[9]
-        vector = ir.VectorType(_llvm_float(kinds[2]), width)
+        vector = ir.VectorType(llvm_float(kinds[2]), width)
         align = kinds[2].dtype.bitwidth // 8
         source = builder.bitcast(builder.gep(values_ptr, [position]), vector.as_pointer())
         value = builder.load(source, align=align)
@@ -115,7 +115,7 @@ def scatter(
             row = builder.load(builder.gep(rows_ptr, [j]))
             weight = builder.load(builder.gep(weights_ptr, [j]))
             pointer = _address(builder, table_ptr, first, row, width, vector)
-            term = builder.fmul(value, _splat(builder, weight, width), flags=("fast",))
+            term = builder.fmul(value, splat(builder, weight, width), flags=("fast",))
             entry = builder.fadd(builder.load(pointer, align=align), term, flags=("fast",))
             builder.store(entry, pointer, align=align)
         return context.get_dummy_value()
@@ -227,17 +227,17 @@ def multiply_tile(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds = signature.args
-        a_ptr, b_ptr, out_ptr = (_data(context, builder, kinds[k], args[k]) for k in (1, 5, 9))
+        a_ptr, b_ptr, out_ptr = (array_data(context, builder, kinds[k], args[k]) for k in (1, 5, 9))
         _, _, a_start, a_row, a_step, _, b_start, b_step, length, _, start, stride = args
         align = kinds[1].dtype.bitwidth // 8
-        vector, tiles = _register_tile(builder, _llvm_float(kinds[1]), num_rows)
+        vector, tiles = _register_tile(builder, llvm_float(kinds[1]), num_rows)
         with cgutils.for_range(builder, length, intp=_INT64) as loop:
             b_offset = builder.add(b_start, builder.mul(loop.index, b_step))
             row_b = _load_vector(builder, b_ptr, b_offset, vector, align)
             a_offset = builder.add(a_start, builder.mul(loop.index, a_step))
             for r, tile in enumerate(tiles):
                 offset = builder.add(a_offset, builder.mul(a_row, ir.Constant(_INT64, r)))
-                factor = _splat(builder, builder.load(builder.gep(a_ptr, [offset])), TILE_COLUMNS)
+                factor = splat(builder, builder.load(builder.gep(a_ptr, [offset])), TILE_COLUMNS)
                 term = builder.fmul(factor, row_b, flags=("fast",))
                 builder.store(builder.fadd(builder.load(tile), term, flags=("fast",)), tile)
         _store_tile(builder, tiles, out_ptr, start, stride, True, align)
@@ -261,11 +261,11 @@ def distance_tile(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds = signature.args
         a_ptr, scale_ptr, shift_ptr, out_ptr = (
-            _data(context, builder, kinds[k], args[k]) for k in (0, 3, 4, 8)
+            array_data(context, builder, kinds[k], args[k]) for k in (0, 3, 4, 8)
         )
         _, a_start, a_row, _, _, column, width, length, _, start, stride = args
         align = kinds[0].dtype.bitwidth // 8
-        vector, tiles = _register_tile(builder, _llvm_float(kinds[0]), TILE_ROWS)
+        vector, tiles = _register_tile(builder, llvm_float(kinds[0]), TILE_ROWS)
         with cgutils.for_range(builder, length, intp=_INT64) as loop:
             offset = builder.add(column, builder.mul(loop.index, width))
             row_scale = _load_vector(builder, scale_ptr, offset, vector, align)
@@ -273,7 +273,7 @@ def distance_tile(
             a_offset = builder.add(a_start, loop.index)
             for r, tile in enumerate(tiles):
                 offset = builder.add(a_offset, builder.mul(a_row, ir.Constant(_INT64, r)))
-                value = _splat(builder, builder.load(builder.gep(a_ptr, [offset])), TILE_COLUMNS)
+                value = splat(builder, builder.load(builder.gep(a_ptr, [offset])), TILE_COLUMNS)
                 scaled = builder.fmul(value, row_scale, flags=("fast",))
                 difference = builder.fsub(scaled, row_shift, flags=("fast",))
                 square = builder.fmul(difference, difference, flags=("fast",))
@@ -292,10 +292,10 @@ def dot(typing_context: Any, a: Any, a_start: Any, b: Any, b_start: Any, length:
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds = signature.args
-        a_ptr, b_ptr = (_data(context, builder, kinds[k], args[k]) for k in (0, 2))
+        a_ptr, b_ptr = (array_data(context, builder, kinds[k], args[k]) for k in (0, 2))
         _, a_start, _, b_start, length = args
         align = kinds[0].dtype.bitwidth // 8
-        scalar = _llvm_float(kinds[0])
+        scalar = llvm_float(kinds[0])
         vector, (tile,) = _register_tile(builder, scalar, 1)
         steps = builder.sdiv(length, ir.Constant(_INT64, TILE_COLUMNS))
         with cgutils.for_range(builder, steps, intp=_INT64) as loop:

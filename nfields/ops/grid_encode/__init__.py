@@ -26,6 +26,7 @@ from nfields.errors import ConfigError
 from nfields.ops.backend import implement_on_cuda, require_same_dtype, uses_reference
 from nfields.ops.gradient import reference_gradients
 from nfields.ops.grid_encode import cpu
+from nfields.ops.grid_encode.lanes import HAS_GATHER
 from nfields.ops.grid_encode.reference import grid_encode_reference
 
 # Largest vertices-a-side whose stride still fits uint32 (tiny-cuda-nn): beyond it a level hashes.
@@ -112,22 +113,22 @@ def _encode(x: Tensor, table: Tensor, scales: Tensor, layout: Tensor, smoothstep
     dim, features = x.shape[1], table.shape[1]
     num_points, num_levels = x.shape[0], layout.shape[0]
     out = table.new_empty(num_points, num_levels * features)
-    grid = (
-        x.contiguous().view(-1).numpy(),
-        table.contiguous().view(-1).numpy(),
-        scales.to(x.dtype).numpy(),
-        layout.numpy(),
-        smoothstep,
-        np.arange(num_points),
-    )
-    levels = _levels_that_go_first(layout, features * table.element_size(), num_points)
-    ready = table.new_empty(len(levels) * num_points * features).numpy()
-    slots = np.full(num_levels, -1)
-    slots[levels] = np.arange(len(levels))
-    if len(levels):
-        cpu.level_kernel(dim, features)(*grid, levels, ready)
-    cpu.forward_kernel(dim, features)(*grid, ready, slots, out.view(-1).numpy())
+    padded = _padded(num_points)
+    points = x.new_empty(dim * padded).numpy()
+    cpu.pack_points(dim)(x.contiguous().view(-1).numpy(), points)
+    entry_bytes = features * table.element_size()
+    large = _levels_that_go_first(layout, entry_bytes, num_points)
+    ready = table.new_empty(len(large) * padded * features).numpy()
+    cpu.forward_kernel(dim, features, HAS_GATHER and entry_bytes in (4, 8))(
+        points, table.contiguous().view(-1).numpy(), scales.to(x.dtype).numpy(), layout.numpy(),
+        smoothstep, large, ready, np.setdiff1d(np.arange(num_levels), large), out.view(-1).numpy(),
+    )  # fmt: skip
     return out
+
+
+def _padded(num_points: int) -> int:
+    """The number of points in whole blocks of the kernels."""
+    return -(-num_points // cpu.BLOCK) * cpu.BLOCK
 
 
 def _levels_that_go_first(layout: Tensor, entry_bytes: int, num_points: int) -> np.ndarray:
@@ -173,8 +174,12 @@ def _encode_backward(
         )  # fmt: skip
     if needs_table:
         active = cpu.nonzero_rows(gradient.numpy())
+        padded = _padded(len(active))
+        points = x.new_empty(dim * padded).numpy()
+        packed = x.new_empty(gradient.shape[1] * padded).numpy()
+        cpu.pack_gradients(dim, features)(flat_x, flat_gradient, active, points, packed)
         cpu.table_gradient_kernel(dim, features)(
-            flat_x, flat_gradient, *grid, active, table_gradient.view(-1).numpy()
+            points, packed, *grid, table_gradient.view(-1).numpy()
         )
     return x_gradient, table_gradient
 

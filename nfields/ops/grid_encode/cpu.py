@@ -21,148 +21,55 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from nfields.ops.grid_encode.reference import HASH_PRIMES
+from nfields.ops.grid_encode.lanes import (
+    DENSE,
+    HASHED,
+    HASHED_ANY,
+    LANES,
+    copy_entry,
+    find_cells,
+    gather_lanes,
+)
 from nfields.ops.simd import gather, scatter
 
 BLOCK = 128
 # Everything of fastmath but nnan and ninf: NaN coordinates must be caught, not assumed away.
 _FAST = {"fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "numpy"}
-_u32, _i32 = np.uint32, np.int32
-_PRIME_Y, _PRIME_Z = np.uint32(HASH_PRIMES[1]), np.uint32(HASH_PRIMES[2])
-_ONE = np.uint32(1)
 
 
 @njit(inline="always", **_FAST)
-def _wrap(index: Any, num_entries: Any) -> Any:
-    """index mod num_entries for index < 2 num_entries: the difference wraps around if negative."""
-    return min(index, _u32(index - num_entries))
+def _clamped(value: Any) -> Any:
+    """The value in [0, 1]; NaN becomes 0."""
+    zero, one = type(value)(0), type(value)(1)
+    value = value if value > zero else zero
+    return value if value < one else one
 
 
 @njit(inline="always", **_FAST)
-def _mod(index: Any, num_entries: Any, reciprocal: Any) -> Any:
-    """index mod num_entries; reciprocal = floor(2^32 / num_entries), so the quotient is at most 1
-    too small.
-    """
-    quotient = _u32((np.uint64(index) * reciprocal) >> np.uint64(32))
-    return _wrap(_u32(index - quotient * num_entries), num_entries)
-
-
-@njit(inline="always", **_FAST)
-def _load_points(x: Any, active: Any, start: int, count: int, dim: int, block: Any) -> None:
-    """block[k, i] = coordinate k of active point start + i, clamped to [0, 1]; NaN becomes 0."""
-    zero, one = block.dtype.type(0), block.dtype.type(1)
-    for k in range(dim):
-        for i in range(count):
-            value = x[active[start + i] * dim + k]
-            value = value if value > zero else zero
-            block[k, i] = value if value < one else one
-
-
-@njit(**_FAST)
-def _rows_2d(
-    block: Any, count: int, scale: Any, level: Any, smoothstep: bool, rows: Any, weights: Any
-) -> None:
-    half, one, two, three = (
-        block.dtype.type(0.5), block.dtype.type(1), block.dtype.type(2), block.dtype.type(3)
-    )  # fmt: skip
-    num_entries, hashed = _u32(level[2]), level[3] != 0
-    step_y = _PRIME_Y if hashed else _u32(level[0])
-    inverse = np.uint64(np.int64(4294967296) // np.int64(level[2]))
-    for i in range(count):
-        px, py = block[0, i] * scale + half, block[1, i] * scale + half
-        ix, iy = _i32(px), _i32(py)
-        tx, ty = px - block.dtype.type(ix), py - block.dtype.type(iy)
-        if smoothstep:
-            tx, ty = tx * tx * (three - two * tx), ty * ty * (three - two * ty)
-        sx, sy = one - tx, one - ty
-        weights[i], weights[BLOCK + i] = sx * sy, tx * sy
-        weights[2 * BLOCK + i], weights[3 * BLOCK + i] = sx * ty, tx * ty
-        x0, y0 = _u32(ix), _u32(_u32(iy) * step_y)
-        x1, y1 = _u32(x0 + _ONE), _u32(y0 + step_y)
-        if hashed:
-            rows[i], rows[BLOCK + i] = (
-                _mod(x0 ^ y0, num_entries, inverse),
-                _mod(x1 ^ y0, num_entries, inverse),
-            )
-            rows[2 * BLOCK + i], rows[3 * BLOCK + i] = (
-                _mod(x0 ^ y1, num_entries, inverse),
-                _mod(x1 ^ y1, num_entries, inverse),
-            )
-        else:
-            rows[i] = _wrap(_u32(x0 + y0), num_entries)
-            rows[BLOCK + i] = _wrap(_u32(x1 + y0), num_entries)
-            rows[2 * BLOCK + i] = _wrap(_u32(x0 + y1), num_entries)
-            rows[3 * BLOCK + i] = _wrap(_u32(x1 + y1), num_entries)
-
-
-@njit(**_FAST)
-def _rows_3d(
-    block: Any, count: int, scale: Any, level: Any, smoothstep: bool, rows: Any, weights: Any
-) -> None:
-    half, one, two, three = (
-        block.dtype.type(0.5), block.dtype.type(1), block.dtype.type(2), block.dtype.type(3)
-    )  # fmt: skip
-    num_entries, hashed = _u32(level[2]), level[3] != 0
-    step_y = _PRIME_Y if hashed else _u32(level[0])
-    step_z = _PRIME_Z if hashed else _u32(step_y * step_y)
-    inverse = np.uint64(np.int64(4294967296) // np.int64(level[2]))
-    for i in range(count):
-        px = block[0, i] * scale + half
-        py = block[1, i] * scale + half
-        pz = block[2, i] * scale + half
-        ix, iy, iz = _i32(px), _i32(py), _i32(pz)
-        tx = px - block.dtype.type(ix)
-        ty = py - block.dtype.type(iy)
-        tz = pz - block.dtype.type(iz)
-        if smoothstep:
-            tx = tx * tx * (three - two * tx)
-            ty = ty * ty * (three - two * ty)
-            tz = tz * tz * (three - two * tz)
-        sx, sy, sz = one - tx, one - ty, one - tz
-        w00, w10, w01, w11 = sy * sz, ty * sz, sy * tz, ty * tz
-        weights[i], weights[BLOCK + i] = sx * w00, tx * w00
-        weights[2 * BLOCK + i], weights[3 * BLOCK + i] = sx * w10, tx * w10
-        weights[4 * BLOCK + i], weights[5 * BLOCK + i] = sx * w01, tx * w01
-        weights[6 * BLOCK + i], weights[7 * BLOCK + i] = sx * w11, tx * w11
-        x0, y0, z0 = _u32(ix), _u32(_u32(iy) * step_y), _u32(_u32(iz) * step_z)
-        x1, y1, z1 = _u32(x0 + _ONE), _u32(y0 + step_y), _u32(z0 + step_z)
-        if hashed:
-            rows[i], rows[BLOCK + i] = (
-                _mod(x0 ^ y0 ^ z0, num_entries, inverse),
-                _mod(x1 ^ y0 ^ z0, num_entries, inverse),
-            )
-            rows[2 * BLOCK + i], rows[3 * BLOCK + i] = (
-                _mod(x0 ^ y1 ^ z0, num_entries, inverse),
-                _mod(x1 ^ y1 ^ z0, num_entries, inverse),
-            )
-            rows[4 * BLOCK + i], rows[5 * BLOCK + i] = (
-                _mod(x0 ^ y0 ^ z1, num_entries, inverse),
-                _mod(x1 ^ y0 ^ z1, num_entries, inverse),
-            )
-            rows[6 * BLOCK + i], rows[7 * BLOCK + i] = (
-                _mod(x0 ^ y1 ^ z1, num_entries, inverse),
-                _mod(x1 ^ y1 ^ z1, num_entries, inverse),
-            )
-        else:
-            rows[i] = _wrap(_u32(x0 + y0 + z0), num_entries)
-            rows[BLOCK + i] = _wrap(_u32(x1 + y0 + z0), num_entries)
-            rows[2 * BLOCK + i] = _wrap(_u32(x0 + y1 + z0), num_entries)
-            rows[3 * BLOCK + i] = _wrap(_u32(x1 + y1 + z0), num_entries)
-            rows[4 * BLOCK + i] = _wrap(_u32(x0 + y0 + z1), num_entries)
-            rows[5 * BLOCK + i] = _wrap(_u32(x1 + y0 + z1), num_entries)
-            rows[6 * BLOCK + i] = _wrap(_u32(x0 + y1 + z1), num_entries)
-            rows[7 * BLOCK + i] = _wrap(_u32(x1 + y1 + z1), num_entries)
-
-
-@njit(inline="always", **_FAST)
-def _rows(
-    dim: int, block: Any, count: int, scale: Any, level: Any, smoothstep: bool, rows: Any,
-    weights: Any,
+def _find_cells(
+    dim: int, points: Any, start: int, stride: int, scale: Any, level: Any, smoothstep: bool,
+    rows: Any, weights: Any,
 ) -> None:  # fmt: skip
-    if dim == 2:
-        _rows_2d(block, count, scale, level, smoothstep, rows, weights)
+    """Entries and weights of the corners of a block of points; structure of arrays throughout."""
+    resolution, entries = level[0], level[2]
+    if level[3] == 0:
+        for i in range(0, BLOCK, LANES):
+            find_cells(
+                dim, DENSE, points, start + i, stride, scale, resolution, entries, smoothstep,
+                rows, weights, i, BLOCK,
+            )  # fmt: skip
+    elif entries & (entries - 1) == 0:
+        for i in range(0, BLOCK, LANES):
+            find_cells(
+                dim, HASHED, points, start + i, stride, scale, resolution, entries, smoothstep,
+                rows, weights, i, BLOCK,
+            )  # fmt: skip
     else:
-        _rows_3d(block, count, scale, level, smoothstep, rows, weights)
+        for i in range(0, BLOCK, LANES):
+            find_cells(
+                dim, HASHED_ANY, points, start + i, stride, scale, resolution, entries, smoothstep,
+                rows, weights, i, BLOCK,
+            )  # fmt: skip
 
 
 # The kernels below are made for constants: a closure over numbers alone is found again in Numba's
@@ -170,112 +77,166 @@ def _rows(
 
 
 @cache
-def forward_kernel(dim: int, features: int) -> Any:
-    """kernel(x, table, scales, layout, smoothstep, active, ready, slots, out).
-
-    All but layout flat. Level l is copied from ready, (slots, n, features), where slots[l] >= 0.
-    """
-    corners = 1 << dim
+def pack_points(dim: int) -> Any:
+    """kernel(x, points): the clamped coordinates, (dim, padded), flat; zeros behind the last."""
 
     @njit(parallel=True, cache=True, **_FAST)
-    def encode(
-        x: Any, table: Any, scales: Any, layout: Any, smoothstep: bool, active: Any, ready: Any,
-        slots: Any, out: Any,
-    ) -> None:  # fmt: skip
-        num_points, num_levels = active.shape[0], layout.shape[0]
-        width = num_levels * features
-        for b in prange((num_points + BLOCK - 1) // BLOCK):
+    def pack(x: Any, points: Any) -> None:
+        num_points, padded = x.shape[0] // dim, points.shape[0] // dim
+        for b in prange(padded // BLOCK):
             start = b * BLOCK
-            count = min(BLOCK, num_points - start)
-            block = np.empty((dim, BLOCK), x.dtype)
-            rows = np.empty(corners * BLOCK, np.uint32)
-            weights = np.empty(corners * BLOCK, x.dtype)
-            _load_points(x, active, start, count, dim, block)
-            for level in range(num_levels):
-                first, slot = layout[level, 1], slots[level]
-                if slot >= 0:
-                    source = (slot * num_points + start) * features
-                    for i in range(count):
-                        for f in range(features):
-                            out[(start + i) * width + level * features + f] = ready[
-                                source + i * features + f
-                            ]
-                    continue
-                _rows(dim, block, count, scales[level], layout[level], smoothstep, rows, weights)
-                for i in range(count):
-                    position = (start + i) * width + level * features
-                    gather(features, corners, table, first, rows, weights, i, BLOCK, out, position)
+            stop = min(start + BLOCK, num_points)
+            for k in range(dim):
+                for i in range(start, stop):
+                    points[k * padded + i] = _clamped(x[i * dim + k])
+                for i in range(stop, start + BLOCK):
+                    points[k * padded + i] = 0
 
-    return encode
+    return pack
 
 
 @cache
-def level_kernel(dim: int, features: int) -> Any:
-    """kernel(x, table, scales, layout, smoothstep, active, levels, ready), as forward_kernel.
+def forward_kernel(dim: int, features: int, has_gather: bool) -> Any:
+    """kernel(points, table, scales, layout, smoothstep, large, ready, small, out).
 
-    ready (len(levels), n, features), flat: the features of some levels, one level after the other.
+    points are those of `pack_points`. First the levels `large`, one after the other over all
+    points, into `ready` (len(large), padded, features); then `small`, block by block, and `out`
+    (n, levels * features) takes both. All but layout flat.
     """
     corners = 1 << dim
 
     @njit(parallel=True, cache=True, **_FAST)
     def encode(
-        x: Any, table: Any, scales: Any, layout: Any, smoothstep: bool, active: Any, levels: Any,
-        ready: Any,
+        points: Any, table: Any, scales: Any, layout: Any, smoothstep: bool, large: Any,
+        ready: Any, small: Any, out: Any,
     ) -> None:  # fmt: skip
-        num_points = active.shape[0]
-        num_blocks = (num_points + BLOCK - 1) // BLOCK
-        for slot in range(levels.shape[0]):
-            level = levels[slot]
-            for b in prange(num_blocks):
-                start = b * BLOCK
-                count = min(BLOCK, num_points - start)
-                block = np.empty((dim, BLOCK), x.dtype)
+        padded, num_levels = points.shape[0] // dim, layout.shape[0]
+        width = num_levels * features
+        num_points = out.shape[0] // width
+        for slot in range(large.shape[0]):
+            level = large[slot]
+            for b in prange(padded // BLOCK):
                 rows = np.empty(corners * BLOCK, np.uint32)
-                weights = np.empty(corners * BLOCK, x.dtype)
-                first = layout[level, 1]
-                _load_points(x, active, start, count, dim, block)
-                _rows(dim, block, count, scales[level], layout[level], smoothstep, rows, weights)
-                for i in range(count):
-                    position = (slot * num_points + start + i) * features
-                    gather(
-                        features, corners, table, first, rows, weights, i, BLOCK, ready, position
-                    )
+                weights = np.empty(corners * BLOCK, points.dtype)
+                start = b * BLOCK
+                _find_cells(
+                    dim, points, start, padded, scales[level], layout[level], smoothstep, rows,
+                    weights,
+                )  # fmt: skip
+                _gather(
+                    features, corners, has_gather, table, layout[level, 1], rows, weights, ready,
+                    (slot * padded + start) * features,
+                )  # fmt: skip
+        for b in prange(padded // BLOCK):
+            rows = np.empty(corners * BLOCK, np.uint32)
+            weights = np.empty(corners * BLOCK, points.dtype)
+            tile = np.empty(small.shape[0] * BLOCK * features, points.dtype)
+            start = b * BLOCK
+            for slot in range(small.shape[0]):
+                level = small[slot]
+                _find_cells(
+                    dim, points, start, padded, scales[level], layout[level], smoothstep, rows,
+                    weights,
+                )  # fmt: skip
+                _gather(
+                    features, corners, has_gather, table, layout[level, 1], rows, weights, tile,
+                    slot * BLOCK * features,
+                )  # fmt: skip
+            for i in range(min(BLOCK, num_points - start)):
+                row = (start + i) * width
+                for slot in range(small.shape[0]):
+                    source = (slot * BLOCK + i) * features
+                    copy_entry(features, tile, source, out, row + small[slot] * features)
+                for slot in range(large.shape[0]):
+                    source = (slot * padded + start + i) * features
+                    copy_entry(features, ready, source, out, row + large[slot] * features)
 
     return encode
+
+
+@njit(inline="always", **_FAST)
+def _gather(
+    features: int, corners: int, has_gather: bool, table: Any, first: int, rows: Any, weights: Any,
+    out: Any, position: int,
+) -> None:  # fmt: skip
+    """The features of a block of points, one point after the other from out[position] on."""
+    if has_gather:
+        for i in range(0, BLOCK, LANES):
+            gather_lanes(
+                features, corners, table, first, rows, weights, i, BLOCK, out,
+                position + i * features,
+            )  # fmt: skip
+    else:
+        for i in range(BLOCK):
+            gather(
+                features, corners, table, first, rows, weights, i, BLOCK, out,
+                position + i * features,
+            )  # fmt: skip
+
+
+@cache
+def pack_gradients(dim: int, features: int) -> Any:
+    """kernel(x, gradient, active, points, packed): what `table_gradient_kernel` reads.
+
+    Points as of `pack_points` and their gradients, (levels, padded, features), level by level: a
+    level then reads its own numbers alone. `active` lists the points whose gradient is not zero.
+    Place LANES g + lane of the padded ones takes active point lane padded / LANES + g, so that
+    neighbours on a ray, which add to the same entries, do not wait for each other.
+    """
+
+    @njit(parallel=True, cache=True, **_FAST)
+    def pack(x: Any, gradient: Any, active: Any, points: Any, packed: Any) -> None:
+        num_active, padded = active.shape[0], points.shape[0] // dim
+        num_levels = packed.shape[0] // (padded * features)
+        width, groups = num_levels * features, padded // LANES
+        for b in prange(padded // BLOCK):
+            for place in range(b * BLOCK, (b + 1) * BLOCK):
+                rank = place % LANES * groups + place // LANES
+                if rank < num_active:
+                    point = active[rank]
+                    for k in range(dim):
+                        points[k * padded + place] = _clamped(x[point * dim + k])
+                    for level in range(num_levels):
+                        copy_entry(
+                            features, gradient, point * width + level * features, packed,
+                            (level * padded + place) * features,
+                        )  # fmt: skip
+                else:
+                    for k in range(dim):
+                        points[k * padded + place] = 0
+                    for level in range(num_levels):
+                        for f in range(features):
+                            packed[(level * padded + place) * features + f] = 0
+
+    return pack
 
 
 @cache
 def table_gradient_kernel(dim: int, features: int) -> Any:
-    """kernel(x, gradient, scales, layout, smoothstep, active, out); adds to the flat table `out`.
-
-    `active` lists the points whose gradient is not zero: samples behind an opaque surface have
-    none, and cost nothing here.
-    """
+    """kernel(points, packed, scales, layout, smoothstep, out); adds to the flat table `out`."""
     corners = 1 << dim
 
     @njit(parallel=True, cache=True, **_FAST)
     def scatter_levels(
-        x: Any, gradient: Any, scales: Any, layout: Any, smoothstep: bool, active: Any, out: Any
+        points: Any, packed: Any, scales: Any, layout: Any, smoothstep: bool, out: Any
     ) -> None:
-        num_points, num_levels = active.shape[0], layout.shape[0]
-        width = num_levels * features
+        padded, num_levels = points.shape[0] // dim, layout.shape[0]
         half = (num_levels + 1) // 2
         for k in prange(num_levels):
             # Fine levels miss the cache and cost more: give a thread even and odd levels in turn.
             level = 2 * k if k < half else 2 * (k - half) + 1
-            block = np.empty((dim, BLOCK), x.dtype)
             rows = np.empty(corners * BLOCK, np.uint32)
-            weights = np.empty(corners * BLOCK, x.dtype)
-            first = layout[level, 1]
-            for start in range(0, num_points, BLOCK):
-                count = min(BLOCK, num_points - start)
-                _load_points(x, active, start, count, dim, block)
-                _rows(dim, block, count, scales[level], layout[level], smoothstep, rows, weights)
-                for i in range(count):
-                    position = active[start + i] * width + level * features
+            weights = np.empty(corners * BLOCK, points.dtype)
+            for start in range(0, padded, BLOCK):
+                _find_cells(
+                    dim, points, start, padded, scales[level], layout[level], smoothstep, rows,
+                    weights,
+                )  # fmt: skip
+                for i in range(BLOCK):
                     scatter(
-                        features, corners, out, first, rows, weights, i, BLOCK, gradient, position
-                    )
+                        features, corners, out, layout[level, 1], rows, weights, i, BLOCK, packed,
+                        (level * padded + start + i) * features,
+                    )  # fmt: skip
 
     return scatter_levels
 
@@ -295,19 +256,20 @@ def point_gradient_kernel(dim: int, features: int) -> Any:
         for b in prange((num_points + BLOCK - 1) // BLOCK):
             start = b * BLOCK
             count = min(BLOCK, num_points - start)
-            block = np.empty((dim, BLOCK), x.dtype)
+            block = np.zeros(dim * BLOCK, x.dtype)
             rows = np.empty(corners * BLOCK, np.uint32)
             weights = np.empty(corners * BLOCK, x.dtype)
-            everything = np.arange(start, start + count)
             t = np.empty(dim, x.dtype)
             slope = np.empty(dim, x.dtype)
-            _load_points(x, everything, 0, count, dim, block)
+            for k in range(dim):
+                for i in range(count):
+                    block[k * BLOCK + i] = _clamped(x[(start + i) * dim + k])
             for level in range(num_levels):
                 scale, first = scales[level], layout[level, 1]
-                _rows(dim, block, count, scale, layout[level], smoothstep, rows, weights)
+                _find_cells(dim, block, 0, BLOCK, scale, layout[level], smoothstep, rows, weights)
                 for i in range(count):
                     for k in range(dim):
-                        position = block[k, i] * scale + kind(0.5)
+                        position = block[k * BLOCK + i] * scale + kind(0.5)
                         t[k] = position - np.floor(position)
                         slope[k] = scale
                         inside = x[(start + i) * dim + k]
