@@ -101,6 +101,20 @@ def test_float32_kernel_agrees_with_the_float64_reference() -> None:
     assert (found - expected).abs().max() < error
 
 
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("num_features", [1, 2, 4, 8])
+def test_gathered_entries_give_the_features_of_single_loads(
+    dim: int, num_features: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = small_layout(dim)
+    x, table = torch.rand(333, dim), torch.randn(layout.num_entries, num_features)
+    exact = grid_encode_reference(x, table, layout.scales, layout.levels, False)
+    for has_gather in (True, False):
+        monkeypatch.setattr("nfields.ops.grid_encode.HAS_GATHER", has_gather)
+        found = grid_encode(x, table, layout.scales, layout.levels)
+        assert_matches(found, exact, num_operations=(1 << dim) * 40**2)
+
+
 def test_smoothstep_makes_the_gradient_vanish_at_vertices() -> None:
     layout = small_layout(2)
     table = torch.randn(layout.num_entries, 2, dtype=torch.float64)

@@ -1,15 +1,18 @@
 """Multi-resolution grid features on the CPU (Numba).
 
-Mapping. Forward and point gradient: one thread a block of BLOCK points, all levels in turn; where
-the levels do not fit the cache together, those that are large go first, one after the other over
-all points, so that each is read from memory once (16 levels of 4 MB: 2.2 times as fast). Table
-gradient: one thread a level over all points, so that no two threads add to the same entry and no
-atomics are needed. Within a block, first the 2^d rows and weights of every point are computed as
-structure of arrays (vectorised over points, uint32 throughout: int64 halves the speed), then each
-point gathers its entries with one vector load a corner (nfields/ops/simd.py).
+Mapping. Coordinates are clamped and turned into structure of arrays once. Forward and point
+gradient: one thread a block of BLOCK points, all levels in turn; where the levels do not fit the
+cache together, those that are large go first, one after the other over all points, so that each is
+read from memory once (16 levels of 4 MB: 2.2 times as fast). Table gradient: one thread a level
+over all points, so that no two threads add to the same entry and no atomics are needed; a level
+reads gradients of its own, not a line of all levels' for its few numbers. Within a block, first the
+2^d rows and weights of every point are computed (uint32 throughout: int64 halves the speed), then
+the entries are gathered (nfields/ops/grid_encode/lanes.py; nfields/ops/simd.py where an entry is
+more than 8 bytes or the processor has no AVX-512).
 
-Memory a block touches: 2^d * BLOCK * 8 bytes of rows and weights (8 KB in 3-D, stays in L1) and
-2^d entries a point and level scattered over the level's table, which is what costs.
+Memory a block touches: 2^d * BLOCK * 8 bytes of rows and weights (8 KB in 3-D, stays in L1), one
+tile of features, and 2^d entries a point and level scattered over the level's table, which is what
+costs.
 """
 
 # pyright: reportCallIssue=false, reportArgumentType=false
