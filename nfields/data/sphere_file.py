@@ -14,6 +14,7 @@ from torch import Tensor
 from nfields.data.sphere_lattice import (
     Checkerboard,
     draw_by_area,
+    tile_order,
     fibonacci_lattice,
     uniform_points,
 )
@@ -21,6 +22,8 @@ from nfields.data.sphere_places import StoredValues
 from nfields.data.sphere_reader import Choice, read
 from nfields.data.sphere_values import Code, Kind, meaning
 from nfields.errors import ConfigError, DataError
+
+_CANDIDATES = 16  # points at random from which one a tile is drawn, a tile
 
 Degrees = Float[np.ndarray, " n"]
 Truth = Float[np.ndarray, "n c"] | Int[np.ndarray, " n"]
@@ -62,6 +65,7 @@ class SphereData:
         classes: Mapping[str, list[Code] | Code],
         num_train: int | None,
         num_test: int | None,
+        train_draw: Literal["even", "random"],
         seed: int,
     ) -> None:
         for option, number in (("num_train", num_train), ("num_test", num_test)):
@@ -91,29 +95,39 @@ class SphereData:
                     "data.num_train and data.num_test must be numbers for the checkerboard "
                     "(data.path=null), which has no points of its own"
                 )
-            self._make_checkerboard(num_train, num_test, random)
+            self._make_checkerboard(num_train, num_test, train_draw, random)
         else:
             stored = read(Path(path), Choice(variable, latitude, longitude, select))
             self._take(stored, kind, classes)
             self.source = f"{Path(path).name}, {stored.name}: {stored.places.description}"
-            self._split(stored, num_train, num_test, random)
+            self._split(stored, num_train, num_test, train_draw, random)
         self._measure_scale()
 
     def _make_checkerboard(
-        self, num_train: int, num_test: int, random: np.random.Generator
+        self,
+        num_train: int,
+        num_test: int,
+        train_draw: Literal["even", "random"],
+        random: np.random.Generator,
     ) -> None:
         board = self._board = Checkerboard()
         self.kind: Kind = "classification"
         self.name = "class"
         self.source = "checkerboard of 200 cells and 16 classes, made here"
         self.class_names = [str(label) for label in range(board.NUM_CLASSES)]
-        self.split = "equal-area lattice; training points drawn uniformly"
+        self.split = "equal-area lattice"
 
         def labelled(latitudes: Degrees, longitudes: Degrees) -> SpherePoints:
             labels = board.labels(latitudes, longitudes)
             return SpherePoints(latitudes, longitudes, labels, np.ones(len(latitudes)))
 
-        self.train: SpherePoints | None = labelled(*uniform_points(num_train, random))
+        num_drawn = num_train if train_draw == "random" else _CANDIDATES * num_train
+        latitudes, longitudes = uniform_points(num_drawn, random)
+        if train_draw == "even":
+            order = tile_order(latitudes, longitudes, num_train, random)
+            index, _ = draw_by_area(np.ones(len(order)), num_train, random, order)
+            latitudes, longitudes = latitudes[index], longitudes[index]
+        self.train: SpherePoints | None = labelled(latitudes, longitudes)
         self.test: SpherePoints | None = labelled(*fibonacci_lattice(num_test))
 
     def _take(
@@ -141,6 +155,7 @@ class SphereData:
         stored: StoredValues,
         num_train: int | None,
         num_test: int | None,
+        train_draw: Literal["even", "random"],
         random: np.random.Generator,
     ) -> None:
         """Test points first: of tilings nearest to an equal-area lattice, of tables at random."""
@@ -171,7 +186,10 @@ class SphereData:
                 f"data.num_train={num_train:,}: there are {count:,} points "
                 f"({len(valid) - len(rest):,} of {len(valid):,} are held out)"
             )
-        drawn, train_weights = draw_by_area(places.areas[rest], count, random)
+        order = None
+        if train_draw == "even":
+            order = tile_order(*places.positions(rest), count, random)
+        drawn, train_weights = draw_by_area(places.areas[rest], count, random, order)
         self.train = self._at(stored, rest[drawn], train_weights)
         self.test = self._at(stored, test, weights / weights.mean())
         self._check_classes()

@@ -45,14 +45,36 @@ def uniform_points(num: int, random: np.random.Generator) -> tuple[Degrees, Degr
     return latitudes, random.uniform(-180, 180, num)
 
 
+def tile_order(
+    latitudes: Degrees, longitudes: Degrees, num: int, random: np.random.Generator
+) -> Int[np.ndarray, " n"]:
+    """All places, tile after tile of about `num` tiles of equal area; at random within a column.
+
+    Bands of equal area are as high as their tiles are wide at the equator: 2 / B in z and 2 pi B /
+    num in longitude agree for B = sqrt(num / pi). Bands are walked from the west and from the east
+    in turn, so that tiles which end one band and begin the next are neighbours.
+    """
+    num_bands = max(1, round(math.sqrt(num / math.pi)))
+    height = (1 - np.sin(np.radians(latitudes))) / 2 * num_bands
+    band = np.minimum(height.astype(np.int64), num_bands - 1)
+    along = np.where(band % 2 == 0, longitudes, -longitudes)
+    return np.lexsort([random.random(len(latitudes)), along, band])
+
+
 def draw_by_area(
-    areas: Float[np.ndarray, " n"], num: int, random: np.random.Generator
+    areas: Float[np.ndarray, " n"],
+    num: int,
+    random: np.random.Generator,
+    order: Int[np.ndarray, " n"] | None = None,
 ) -> tuple[Int[np.ndarray, " num"], Float[np.ndarray, " num"]]:
     """`num` different places, each as likely as its area, and their weights, of mean 1.
 
     Systematic sampling: place i is drawn with probability p_i = min(1, c area_i), where c makes the
     sum `num`; its weight area_i / p_i makes weighted means those over the area. As long as places
     abound, all weights are equal; when all are drawn, they are the areas.
+
+    Draws are evenly spaced along `order`, a permutation: with `tile_order` every tile gets one;
+    None is at random.
     """
     assert 1 <= num <= len(areas)
     if num == len(areas):
@@ -66,7 +88,7 @@ def draw_by_area(
         if not is_over.any():
             break
         is_sure |= is_over
-    order = random.permutation(len(areas))
+    order = random.permutation(len(areas)) if order is None else order
     # The last sum is `num` up to rounding, and so must not be passed.
     sums = np.cumsum(chance[order])
     places = np.searchsorted(sums, (random.uniform() + np.arange(num)) * sums[-1] / num, "right")

@@ -8,9 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nfields.data.sphere_healpix import centers
+from scipy.spatial import KDTree
+
 from nfields.data.sphere_lattice import (
     Checkerboard,
     draw_by_area,
+    tile_order,
     fibonacci_lattice,
     uniform_points,
     unit_vectors,
@@ -157,6 +160,28 @@ def test_the_mean_over_draws_is_that_over_the_area() -> None:
     assert np.abs(drawn - expected).max() < 4 * (0.25 / len(draws)) ** 0.5
     means = [np.average(values[index], weights=weights) for index, weights in draws]
     assert np.mean(means) == pytest.approx(np.average(values, weights=areas), abs=0.06)
+
+
+@pytest.mark.parametrize("num", [1, 50, 5000])
+def test_even_draws_have_one_point_a_tile(num: int) -> None:
+    random = np.random.default_rng(0)
+    latitudes, longitudes = fibonacci_lattice(100_000)
+    order = tile_order(latitudes, longitudes, num, random)
+    assert np.array_equal(np.sort(order), np.arange(100_000))
+    index, weights = draw_by_area(np.ones(100_000), num, random, order)
+    assert len(np.unique(index)) == num and np.allclose(weights, 1)
+    num_bands = max(1, round((num / np.pi) ** 0.5))
+    z = np.sin(np.radians(latitudes[index]))
+    counts, _ = np.histogram(z, np.linspace(-1, 1, num_bands + 1))
+    # Draws are 1 apart, bands num / num_bands long: one more or less, and one for the rounding of
+    # 100,000 places into bands.
+    assert np.abs(counts - num / num_bands).max() <= 2
+    if num == 5000:
+        vectors = unit_vectors(latitudes[index], longitudes[index])
+        gaps = KDTree(vectors).query(vectors, k=2)[0][:, 1]
+        alone = unit_vectors(*uniform_points(num, random))
+        random_gaps = KDTree(alone).query(alone, k=2)[0][:, 1]
+        assert gaps.mean() > 1.15 * random_gaps.mean()  # random: half the spacing of a lattice
 
 
 def test_cells_of_the_checkerboard_are_of_200_points_and_touch_no_equals() -> None:
