@@ -209,7 +209,7 @@ class SdfTask(Task):
         """The zero set of the field, as mesh export and sphere tracing take it."""
         return Surface(
             distance=self._distance_of(model),
-            bounds=torch.tensor([[-1.0] * 3, [1.0] * 3]),
+            bounds=torch.tensor([[-1.0] * 3, [1.0] * 3], device=self.ball_radius.device),
             to_user=self.data.to_user,
             is_distance=True,
             color=None,

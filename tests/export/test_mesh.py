@@ -242,7 +242,12 @@ def test_figures_against_the_truth_have_no_floor():
 
 def test_fitted_surface_is_compared_if_its_file_is_there(run):
     stored = load_run(run, device="cpu")
-    target = {"_target_": "nfields.data.surface_file.SurfaceData", "path": "gone.obj", "seed": 0}
+    target = {
+        "_target_": "nfields.data.surface_file.SurfaceData",
+        "path": "gone.obj",
+        "num_points": None,
+        "seed": 0,
+    }
     card = {
         "transform": {"scale": 1.0, "offset": [0, 0, 0]},
         "source": "mesh gone.obj",
