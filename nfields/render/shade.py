@@ -32,13 +32,13 @@ class Light:
     wrap: float
 
 
-KEY = Light((-0.55, 0.70, 0.60), (0.80, 0.76, 0.70), 0.10)
-FILL = Light((0.85, 0.10, 0.55), (0.13, 0.15, 0.18), 0.4)
+KEY = Light((-0.65, 0.65, 0.50), (1.28, 1.18, 1.03), 0.05)
+FILL = Light((0.85, 0.10, 0.55), (0.10, 0.12, 0.16), 0.4)
 RIM = Light((0.45, 0.45, -0.77), (0.30, 0.32, 0.35), 0.0)
-SKY_ABOVE, SKY_BELOW = (0.30, 0.32, 0.35), (0.13, 0.12, 0.11)
+SKY_ABOVE, SKY_BELOW = (0.20, 0.22, 0.25), (0.08, 0.075, 0.07)
 _GLOSS, _SHININESS = 0.07, 28.0
 _SHADOW_SOFTNESS = 0.12  # sine of the key's angular radius
-_DARKEST_SHADOW = 0.12
+_DARKEST_SHADOW = 0.05
 _OCCLUSION_RADIUS = 0.35  # of the longest side of the object
 
 
