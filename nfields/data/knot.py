@@ -40,6 +40,16 @@ class KnotSurface(TrueSurface):
         is_tube = to_tube < to_ball
         return np.where(is_tube[:, None], on_tube, on_ball), np.where(is_tube, to_tube, to_ball)
 
+    def nearest_normals(
+        self, points: Float[np.ndarray, "n 3"]
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n 3"]]:
+        axis = self._nearest_on_curve(points)
+        on_tube, to_tube = _from_axis(points, axis, _TUBE)
+        on_ball, to_ball = _from_axis(points, np.zeros_like(points), _BALL)
+        is_tube = (to_tube < to_ball)[:, None]
+        normals = np.where(is_tube, (on_tube - axis) / _TUBE, on_ball / _BALL)
+        return np.abs(np.minimum(to_tube, to_ball)), normals
+
     def is_inside(self, points: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, " n"]:
         return self.closest(points)[1] < 0
 

@@ -39,6 +39,13 @@ class MeshSurface(TrueSurface):
         sign = np.where(self.is_inside(points), -1.0, 1.0)
         return nearest, sign * np.sqrt(squares)
 
+    def nearest_normals(
+        self, points: Float[np.ndarray, "n 3"]
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n 3"]]:
+        """Of a point nearest to an edge, the normal of either face."""
+        squares, face, _ = igl.point_mesh_squared_distance(points, self.vertices, self.faces)
+        return np.sqrt(squares), self.normals[face]
+
     def is_inside(self, points: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, " n"]:
         return igl.fast_winding_number(self.vertices, self.faces, points) > 0.5
 

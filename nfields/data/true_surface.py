@@ -16,6 +16,12 @@ class TrueSurface(ABC):
         """The nearest point of the surface, and the signed distance, negative inside."""
 
     @abstractmethod
+    def nearest_normals(
+        self, points: Float[np.ndarray, "n 3"]
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n 3"]]:
+        """How far the surface is, at least 0, and its outward unit normal at the nearest point."""
+
+    @abstractmethod
     def is_inside(self, points: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, " n"]:
         """Whether each point is in the solid; cheaper than its distance."""
 

@@ -13,14 +13,13 @@ from nfields.render.triangle_mesh import (
     draw_points,
     enclosed_volume,
     face_areas,
+    face_normals,
     topology,
 )
 from nfields.surface_metrics import (
     Nearest,
-    SurfacePoints,
     diagonal,
     iou,
-    nearest,
     protocol,
     surface_figures,
 )
@@ -49,25 +48,26 @@ def compare(
 ) -> dict[str, Any]:
     """Figures of a mesh in our frame against the truth (nfields/surface_metrics.py).
 
-    Distances are those from points to the other surface itself, not to points of it, so they have
-    no floor. Normals are compared with that of the nearest point drawn there. The iou is that of
-    the field's inside, at points in its box.
+    Distances are those from points to the other surface itself, not to points of it, and normals
+    are those of the nearest place there, so neither has a floor (100,000 points of the same
+    armadillo of 100,000 faces, drawn twice and matched by the nearest, are 5.3 degrees apart). The
+    iou is that of the field's inside, at points in its box.
     """
     random = np.random.default_rng(seed)
-    predicted = SurfacePoints(*draw_points(mesh, num_points, random))
-    true = SurfacePoints(*truth.sample(num_points, random))
-    distances = np.abs(truth.closest(predicted.points)[1])
-    squares, _, _ = igl.point_mesh_squared_distance(
-        true.points,
+    points, normals = draw_points(mesh, num_points, random)
+    true_points, true_normals = truth.sample(num_points, random)
+    distances, there = truth.nearest_normals(points)
+    squares, face, _ = igl.point_mesh_squared_distance(
+        true_points,
         np.ascontiguousarray(mesh.vertices, np.float64),
         np.ascontiguousarray(mesh.faces, np.int64),
     )
-    p2g = Nearest(distances, nearest(predicted, true).cosines)
-    g2p = Nearest(np.sqrt(squares), nearest(true, predicted).cosines)
+    p2g = Nearest(distances, (normals * there).sum(axis=1))
+    g2p = Nearest(np.sqrt(squares), (true_normals * face_normals(mesh)[face]).sum(axis=1))
     low, high = surface.bounds.double().cpu().numpy()
     anywhere = random.uniform(low, high, (num_points, 3))
     overlap = iou(evaluate(surface, anywhere) < 0, truth.is_inside(anywhere))
-    figures = {**surface_figures(p2g, g2p, diagonal(true.points)), "iou": overlap}
+    figures = {**surface_figures(p2g, g2p, diagonal(true_points)), "iou": overlap}
     return {**figures, "protocol": protocol(num_points, num_points)}
 
 

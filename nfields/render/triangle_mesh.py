@@ -72,6 +72,14 @@ def face_areas(mesh: TriangleMesh) -> Float[np.ndarray, " f"]:
     return np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
 
 
+def face_normals(mesh: TriangleMesh) -> Float[np.ndarray, "f 3"]:
+    """The unit normal of each triangle; (0, 0, 0) where it has no area."""
+    a, b, c = mesh.vertices[mesh.faces].astype(np.float64).transpose(1, 0, 2)
+    cross = np.cross(b - a, c - a)
+    twice = np.linalg.norm(cross, axis=1, keepdims=True)
+    return cross / np.where(twice > 0, twice, 1)
+
+
 def enclosed_volume(mesh: TriangleMesh) -> float:
     """The volume inside, by the divergence theorem; negative where the outside is inside.
 

@@ -32,6 +32,15 @@ def test_gradient_of_the_distance_has_length_one() -> None:
     assert np.mean(np.abs(length - 1) > 1e-4) < 2e-3
 
 
+def test_normal_of_the_nearest_place_is_the_gradient_of_the_distance() -> None:
+    knot, random = KnotSurface(), np.random.default_rng(2)
+    points = random.uniform(-1, 1, (2000, 3))
+    feet, signed = knot.closest(points)
+    distances, normals = knot.nearest_normals(points)
+    assert np.allclose(distances, np.abs(signed), atol=1e-12)
+    assert np.allclose(points - feet, signed[:, None] * normals, atol=1e-12)
+
+
 def test_normals_point_outwards_by_the_distance() -> None:
     knot = KnotSurface()
     points, normals = knot.sample(5000, np.random.default_rng(0))

@@ -30,6 +30,16 @@ def test_distance_to_a_box_is_exact(is_inward: bool) -> None:
     assert np.allclose(np.linalg.norm(POINTS - feet, axis=1), np.abs(expected), atol=1e-12)
 
 
+def test_normal_of_the_nearest_place_of_a_box_is_that_of_its_side() -> None:
+    sides = (1.1, 0.7, 0.3)
+    solid = surface(inward(box(sides)))
+    points, axis = RANDOM.uniform(-0.1, 0.1, (300, 3)), np.arange(300) % 3
+    points[np.arange(300), axis] = 0.75  # beyond one side, beside no edge
+    distances, normals = solid.nearest_normals(points)
+    assert np.allclose(normals, np.eye(3)[axis])
+    assert np.allclose(distances, 0.75 - np.array(sides)[axis] / 2)
+
+
 def inside(mesh: Mesh, *points: tuple[float, ...]) -> list[bool]:
     return surface(mesh).is_inside(np.array(points, dtype=np.float64)).tolist()
 
