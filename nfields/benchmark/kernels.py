@@ -44,7 +44,8 @@ def interleave(
     name: str, versus: str, ours: Callable[[], Any], other: Callable[[], Any], repeats: int
 ) -> Row:
     """The median seconds of both, called in turn, and the median ratio other / ours."""
-    ours(), other()
+    ours()
+    other()
     pairs = [(_seconds(ours), _seconds(other)) for _ in range(repeats)]
     ratio = statistics.median(b / a for a, b in pairs)
     return Row(

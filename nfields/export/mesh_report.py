@@ -63,7 +63,8 @@ def compare(
         np.ascontiguousarray(mesh.faces, np.int64),
     )
     p2g = Nearest(distances, (normals * there).sum(axis=1))
-    g2p = Nearest(np.sqrt(squares), (true_normals * face_normals(mesh)[face]).sum(axis=1))
+    back = face_normals(mesh)[np.asarray(face)]
+    g2p = Nearest(np.sqrt(squares), (true_normals * back).sum(axis=1))
     low, high = surface.bounds.double().cpu().numpy()
     anywhere = random.uniform(low, high, (num_points, 3))
     overlap = iou(evaluate(surface, anywhere) < 0, truth.is_inside(anywhere))

@@ -240,7 +240,7 @@ def test_figures_against_the_truth_have_no_floor():
     assert found["hausdorff"] == pytest.approx(0.02 / diagonal, rel=0.05)
     assert found["fscore_0.005"] == 0 and found["fscore_0.01"] == 0
     assert found["iou"] == pytest.approx((0.5 / 0.52) ** 3, abs=0.02)
-    # Triangles of the length h = 2 / 96 of a cell, on a ball of r = 0.5: h / (2 r) at their corners.
+    # Triangles as long as a cell, h = 2 / 96, on a ball of r = 0.5: h / (2 r) at their corners.
     assert found["normal_error_deg"] < np.degrees(2 / 96)
     assert found["protocol"]["chamfer"] == "mean(p2g) + mean(g2p)"
 
