@@ -29,7 +29,10 @@ SMALL: dict[str, tuple[list[str], str, float]] = {
     ),
     # A field that is negative nowhere or everywhere has 0 or 0.04.
     "sdf": (
-        ["task.points_per_step=4096", "trainer.max_steps=300", "task.mesh_resolution=64"],
+        [
+            "task.points_per_step=4096", "trainer.max_steps=300", "task.mesh_resolution=64",
+            "task.picture_size=0",
+        ],
         "iou",
         0.4,
     ),

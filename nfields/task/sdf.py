@@ -21,6 +21,7 @@ from torch import Tensor
 
 from nfields.data.surface_file import SurfaceData
 from nfields.errors import ConfigError, DataError
+from nfields.export.surface_studio import write_surface_pictures
 from nfields.model.field import Field, Samples
 from nfields.optimizer import ParameterGroup
 from nfields.render.surface import Surface
@@ -77,6 +78,7 @@ class SdfTask(Task):
         sharpness: float | int,
         mesh_resolution: int,
         num_surface_points: int,
+        picture_size: int,
     ):
         super().__init__()
         if points_per_step < 8 or oriented_per_step < 1:
@@ -96,10 +98,15 @@ class SdfTask(Task):
             )
         if num_surface_points < 100:
             raise ConfigError(f"task.num_surface_points={num_surface_points} must be at least 100")
+        if picture_size != 0 and picture_size < 32:
+            raise ConfigError(
+                f"task.picture_size={picture_size} must be at least 32 pixels, or 0 for no pictures"
+            )
         check_weights("distance_weights", distance_weights, ("distance", "eikonal", "normal"))
         names = ("surface", "off_surface", "normal", "eikonal", "curvature")
         check_weights("point_weights", point_weights, names)
         self.data = data
+        self.picture_size = picture_size
         self.points_per_step, self.relative_floor = points_per_step, relative_floor
         self.distance_weights, self.point_weights = dict(distance_weights), dict(point_weights)
         self.oriented_per_step, self.sharpness = oriented_per_step, sharpness
@@ -215,6 +222,23 @@ class SdfTask(Task):
             color=None,
         )
 
+    def true_surface(self) -> Surface | None:
+        """The surface that is fitted, in the same form; None where it is not at hand."""
+        truth = self.data.truth
+        if truth is None:
+            return None
+
+        def distance(x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+            return torch.from_numpy(truth.closest(x.double().numpy())[1]).to(x.dtype)
+
+        return Surface(
+            distance=distance,
+            bounds=torch.tensor([[-1.0] * 3, [1.0] * 3]),
+            to_user=self.data.to_user,
+            is_distance=True,
+            color=None,
+        )
+
     @torch.no_grad()
     def _values(self, model: Field, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         device = self.ball_radius.device
@@ -251,7 +275,7 @@ class SdfTask(Task):
         }
 
     def evaluate(self, model: Field, folder: Path, limit: int | None) -> dict[str, Any]:
-        """Distances at held-out points, and the mesh of the field, written and compared."""
+        """Distances at held-out points; the mesh of the field, written and compared; pictures."""
         measured: dict[str, Any] = self.validate(model, None)
         protocol: dict[str, Any] = {
             "distances": "of our frame, where the longest side of the surface is 1.8",
@@ -272,6 +296,12 @@ class SdfTask(Task):
                 protocol |= of_mesh
             except DataError as error:
                 protocol["mesh"] = f"none: {error}"
+        if self.picture_size > 0:
+            surface, truth = self.surface(model), self.true_surface()
+            try:
+                write_surface_pictures(surface, truth, folder, size=self.picture_size)
+            except DataError as error:  # of a field that is NaN; what was measured says so too
+                protocol["pictures"] = f"none: {error}"
         return {**measured, "protocol": protocol}
 
 

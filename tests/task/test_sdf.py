@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from imageio.v3 import imread
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -103,8 +104,22 @@ def test_surface_takes_the_field_to_the_users_frame(ball_file: Path) -> None:
     assert torch.allclose(user.float(), expected, atol=0.05)
 
 
+def test_true_surface_is_that_of_the_mesh(ball_file: Path) -> None:
+    task = make(f"data.path={ball_file}")
+    truth = task.true_surface()
+    assert truth is not None
+    x = torch.tensor([[0.9, 0, 0], [0, 0, 0.45], [0, -1.0, 0]])
+    assert torch.allclose(truth.distance(x), torch.tensor([0.0, -0.45, 0.1]), atol=2e-3)
+    assert torch.equal(truth.to_user, task.surface(Ball(0.9)).to_user)
+
+
 def run(folder: Path, *overrides: str) -> dict[str, Any]:
-    usual = ["trainer.max_steps=150", "trainer.max_time=null", "task.points_per_step=8192"]
+    usual = [
+        "trainer.max_steps=150",
+        "trainer.max_time=null",
+        "task.points_per_step=8192",
+        "task.picture_size=48",
+    ]
     return train(["task=sdf", "model=rbfnet", f"run_dir={folder}", *usual, *overrides])
 
 
@@ -114,7 +129,10 @@ def test_a_mesh_is_learned(ball_file: Path, tmp_path: Path) -> None:
     assert metrics["iou"] > 0.98
     assert metrics["distance_error_near"] < 4e-3
     stored = json.loads((tmp_path / "run" / "evaluation" / "metrics.json").read_text())
-    assert stored["protocol"]
+    assert "pictures" not in stored["protocol"]  # it says there why there are none
+    for name in ("shaded.png", "error.png", "sections.png"):
+        picture = imread(tmp_path / "run" / "evaluation" / name)
+        assert picture.std() > 10  # not blank
     loaded = stored_run.load_run((tmp_path / "run").rename(tmp_path / "moved"))
     assert isinstance(loaded.task, SdfTask)
     to_user = make(f"data.path={ball_file}").data.to_user
@@ -126,6 +144,7 @@ def test_a_mesh_is_learned(ball_file: Path, tmp_path: Path) -> None:
     [
         ("task.points_per_step=2", r"task\.points_per_step=2"),
         ("task.relative_floor=0", r"task\.relative_floor=0"),
+        ("task.picture_size=8", r"task\.picture_size=8"),
     ],
 )
 def test_bad_options_are_refused(override: str, said: str) -> None:
