@@ -50,16 +50,16 @@ def open_image(path: Path) -> Image.Image:
     """The opened file, pixels not yet read; a DataError for everything that is not a picture."""
     try:
         return Image.open(path)
-    except UnidentifiedImageError as error:
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path}: {error}; make the picture smaller before reading it.") from error
+    except Exception as error:  # decoders raise anything on a damaged head
+        if isinstance(error, OSError) and not isinstance(error, UnidentifiedImageError):
+            raise DataError(f"{path} cannot be opened: {error}.") from error
         size = path.stat().st_size
         raise DataError(
             f"{path} is not an image that can be read ({size} bytes); allowed are PNG, JPEG and "
             "the other formats of Pillow. Copy the file again, or take its frame out."
         ) from error
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: {error}; make the picture smaller before reading it.") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be opened: {error}.") from error
 
 
 def sixteen_bit(image: Image.Image) -> bool:

@@ -97,7 +97,7 @@ def test_black_and_white_becomes_0_and_255(tmp_path: Path) -> None:
     assert np.array_equal(found[..., 0], np.where(GREY > 127, 255, 0))
 
 
-@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n", bytes(1000)])
+@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n", bytes(1000), b"P1\tG"])
 def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(content)
