@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from nfields.errors import ConfigError
 from nfields.model.field import Field
 from nfields.render.cameras import Cameras
 from nfields.render.surface import Surface
@@ -65,3 +66,16 @@ class RendersPicture(Protocol):
     ) -> Float[np.ndarray, "rows width c"]:
         """Rows first .. last - 1 of the picture at any size; values as the model gives them."""
         ...
+
+
+def surface_of(run: StoredRun, what: str) -> Surface:
+    """The surface of a run as it is evaluated; a ConfigError that names `what` if it has none."""
+    task = run.task
+    if not isinstance(task, HasSurface):
+        raise ConfigError(
+            f"what={what} needs a task with a surface, such as task=sdf; "
+            f"{run.folder.path} is of task={run.config.choices.task}"
+        )
+    task.eval()
+    run.model.eval()
+    return task.surface(run.model)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from nfields.chart import new_figure, save
 from nfields.errors import ConfigError
-from nfields.export.export import Export, HasSurface
+from nfields.export.export import Export, surface_of
 from nfields.render.surface import Surface
 from nfields.render.surface_bound import evaluate
 from nfields.stored_run import StoredRun
@@ -32,16 +32,8 @@ class SectionExport(Export):
 
     def export(self, run: StoredRun) -> list[Path]:
         """Draws the three sections and returns their file."""
-        task = run.task
-        if not isinstance(task, HasSurface):
-            raise ConfigError(
-                "what=section needs a task with a surface, such as task=sdf; "
-                f"{run.folder.path} is of task={run.config.choices.task}"
-            )
-        task.eval()
-        run.model.eval()
+        surface = surface_of(run, "section")
         file = run.folder.path / "section" / "sections.png" if self.out is None else Path(self.out)
-        surface = task.surface(run.model)
         return [save_sections(surface, None, file, spacing=self.spacing, size=self.size)]
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from nfields.errors import ConfigError
-from nfields.export.export import Export, HasSurface
+from nfields.export.export import Export, surface_of
 from nfields.export.film import draw
 from nfields.export.picture import depth_range, save_png
 from nfields.export.surface_studio import SurfaceStudio, transparent
@@ -48,18 +48,11 @@ class StillExport(Export):
 
     def export(self, run: StoredRun) -> list[Path]:
         """Renders the picture and returns its file."""
-        task = run.task
-        if not isinstance(task, HasSurface):
-            raise ConfigError(
-                "what=still needs a task with a surface, such as task=sdf; "
-                f"{run.folder.path} is of task={run.config.choices.task}"
-            )
-        task.eval()
-        run.model.eval()
+        surface = surface_of(run, "still")
         file = (
             run.folder.path / "still" / f"{self.mode}.png" if self.out is None else Path(self.out)
         )
-        studio = SurfaceStudio(task.surface(run.model), up=self.up)
+        studio = SurfaceStudio(surface, up=self.up)
         cameras = studio.turntable(
             1, self.width, self.height, elevation_deg=self.elevation, azimuth_deg=self.azimuth
         )
