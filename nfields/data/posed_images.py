@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
@@ -49,6 +50,20 @@ class SceneTransform:
         if self.rotation != IDENTITY:
             points = points @ points.new_tensor(self.rotation)
         return points
+
+    def poses_to_ours(self, poses: Float[np.ndarray, "n 4 4"]) -> Float[np.ndarray, "n 4 4"]:
+        """Camera-to-world matrices of the user's frame in ours, before H, as `Cameras` have them."""
+        result, rotation = poses.copy(), np.array(self.rotation)
+        result[:, :3] = rotation @ poses[:, :3]
+        result[:, :3, 3] = result[:, :3, 3] * self.scale + np.array(self.offset)
+        return result
+
+    def poses_to_user(self, poses: Float[np.ndarray, "n 4 4"]) -> Float[np.ndarray, "n 4 4"]:
+        """What `poses_to_ours` takes to the given matrices."""
+        result, rotation = poses.copy(), np.array(self.rotation)
+        result[:, :3, 3] = (poses[:, :3, 3] - np.array(self.offset)) / self.scale
+        result[:, :3] = rotation.T @ result[:, :3]
+        return result
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers, for json."""
