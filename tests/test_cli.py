@@ -125,6 +125,7 @@ def test_a_used_run_dir_is_refused(probe, capsys):
     assert "resume=here" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sweep_makes_one_folder_a_run(probe):
     cli.train(["-m", *probe, "seed=0,1", "task.rate=1,2"])
     configs = [config_of(folder) for folder in run_folders()]
@@ -144,11 +145,13 @@ def test_a_sweep_into_one_folder_is_refused(probe, capsys):
     assert not Path("here").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_may_tell_its_folders_apart(probe):
     cli.train(["-m", *probe, "seed=0,1", "run_dir=here/${seed}"])
     assert config_of(Path("here/1"))["seed"] == 1
 
 
+@pytest.mark.slow
 def test_a_failed_run_does_not_end_a_sweep(probe, capsys):
     assert exit_code("-m", *probe, "model.num_levels=17,4") == 2
     assert [config_of(folder)["model"]["num_levels"] for folder in run_folders()] == [4]
@@ -157,6 +160,7 @@ def test_a_failed_run_does_not_end_a_sweep(probe, capsys):
     assert "model.num_levels=17" in text
 
 
+@pytest.mark.slow
 def test_files_of_a_users_own_folder_are_found(probe, tmp_path):
     search_path, *rest = probe
     cli.train([f"--config-dir={tmp_path / 'configs'}", *rest])

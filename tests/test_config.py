@@ -156,6 +156,7 @@ def test_deleted_key_is_missing(probe):
         ("+nothing=3", "nothing"),
     ],
 )
+@pytest.mark.slow
 def test_wrong_value_is_refused(probe, override, expected):
     assert expected in problems(probe, *PAIR, override)
 
@@ -271,6 +272,7 @@ GROUPS = sorted(
 
 
 @pytest.mark.parametrize("choice", GROUPS)
+@pytest.mark.slow
 def test_every_choice_of_every_group_composes(choice):
     group, _, name = choice.partition("=")
     text = (config_folder() / group / f"{name}.yaml").read_text(encoding="utf-8")
@@ -286,6 +288,7 @@ def test_every_option_has_a_comment_or_a_plain_name(choice):
     assert isinstance(yaml.safe_load(text), dict)
 
 
+@pytest.mark.slow
 def test_every_pair_file_names_a_task_and_a_model_and_composes():
     tasks = [file.stem for file in config_folder().joinpath("task").glob("*.yaml")]
     for pair in config_folder().joinpath("model_task").glob("*.yaml"):

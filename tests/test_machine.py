@@ -8,6 +8,7 @@ from nfields.errors import ConfigError
 from nfields.machine import choose_device, environment, peak_memory_bytes
 
 
+@pytest.mark.slow
 def test_peak_memory_grows_with_what_was_used() -> None:
     before = peak_memory_bytes()
     if before is None:

@@ -73,6 +73,7 @@ def parameters_of(words, task):
 
 @pytest.mark.parametrize("model", ["rbfnet", "hashgrid", "siren", "fourier"])
 @pytest.mark.parametrize("budget", [30_000, 200_000])
+@pytest.mark.slow
 def test_models_are_built_with_the_count_that_was_announced(image_task, model, budget):
     words = ["task=image", f"model={model}"]
     found = match_parameters(compose(words), image_task, budget, 0.07)
@@ -90,6 +91,7 @@ def test_what_is_possible_is_named(image_task):
                          image_task, 5, 0.05)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_size_that_the_model_chooses_itself_is_matched_too(image_task):
     words = ["task=image", "model=neurbf", "model.max_resolution=32"]
     assert compose(words).model.num_kernels is None

@@ -41,6 +41,7 @@ def test_all_combinations_with_the_seeds_outermost(tmp_path):
     assert [job.config["model"]["width"] for job in jobs] == [8, 16, 8, 16]
 
 
+@pytest.mark.slow
 def test_budgets_of_time_and_steps_replace_those_of_the_trainer(tmp_path):
     [job, *_] = plan(WORDS, Budget(None, 60.0, None, 0.05), tmp_path)
     assert (job.config["trainer"]["max_time"], job.config["trainer"]["max_steps"]) == (60, None)
@@ -50,6 +51,7 @@ def test_budgets_of_time_and_steps_replace_those_of_the_trainer(tmp_path):
         plan([*WORDS, "trainer.max_time=5"], Budget(None, 60.0, None, 0.05), tmp_path)
 
 
+@pytest.mark.slow
 def test_parameters_are_matched_for_each_model(tmp_path):
     words = ["task=image", "model=siren,fourier", "seed=0,1", "data.downscale=16"]
     jobs = plan(words, Budget(20_000, None, None, 0.05), tmp_path)
@@ -61,6 +63,7 @@ def test_parameters_are_matched_for_each_model(tmp_path):
         plan([*words, "model.width=3"], Budget(20_000, None, None, 0.05), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_rerun_skips_what_is_finished_and_goes_on_with_what_is_not(tmp_path):
     started: list[str] = []
 
@@ -104,6 +107,7 @@ def test_a_failed_run_does_not_stop_the_others_but_ctrl_c_does(tmp_path):
     assert failed == jobs[:1]
 
 
+@pytest.mark.slow
 def test_a_folder_with_other_runs_is_refused(tmp_path):
     train_all(plan(WORDS, FREE, tmp_path), lambda _: None, finish)
     plan(WORDS, FREE, tmp_path)

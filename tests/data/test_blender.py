@@ -109,6 +109,7 @@ def test_bad_downscale_is_refused(tmp_path: Path, downscale: int) -> None:
         read(tmp_path, downscale)
 
 
+@pytest.mark.slow
 def test_chair(shared_data: Path) -> None:
     data = read(shared_data / "nerf" / "chair_400", 8)
     assert {split: len(cameras) for split, cameras in data.cameras.items()} == {

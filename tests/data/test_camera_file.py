@@ -164,6 +164,7 @@ json_values = st.recursive(
     )
 )  # fmt: skip
 @settings(max_examples=150, deadline=None)
+@pytest.mark.slow
 def test_any_frame_reads_or_gives_a_data_error(
     tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]
 ) -> None:

@@ -86,6 +86,7 @@ def test_error_is_the_distance_in_the_users_units() -> None:
     assert error == pytest.approx(5 * 0.05, abs=0.02)  # 0.004 of ours: the tracer's gap
 
 
+@pytest.mark.slow
 def test_evaluation_writes_pictures(tmp_path: Path) -> None:
     files = write_surface_pictures(ball(0.5), ball(0.55), tmp_path, size=48)
     assert [file.name for file in files] == ["shaded.png", "error.png", "sections.png"]

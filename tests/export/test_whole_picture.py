@@ -41,6 +41,7 @@ def read(file: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("band", [1, 5000, 1 << 20])
+@pytest.mark.slow
 def test_metrics_are_those_of_the_whole(
     band: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

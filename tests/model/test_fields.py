@@ -50,6 +50,7 @@ both_sizes = pytest.mark.parametrize("in_dim", [2, 3])
 
 @every_model
 @both_sizes
+@pytest.mark.slow
 def test_values_have_the_size_of_the_readout(name: str, in_dim: int) -> None:
     model = make(name, in_dim)
     assert model.in_dim == in_dim and model.out_dim == model.readout.out_features == 3
@@ -76,6 +77,7 @@ def test_points_may_come_from_any_memory(name: str) -> None:
 
 @every_model
 @both_sizes
+@pytest.mark.slow
 def test_kernels_agree_with_the_reference_backend(name: str, in_dim: int) -> None:
     """In float64, so that a difference is a mistake and not rounding."""
     ours = make(name, in_dim).double()
@@ -95,6 +97,7 @@ def test_kernels_agree_with_the_reference_backend(name: str, in_dim: int) -> Non
 
 @every_model
 @both_sizes
+@pytest.mark.slow
 def test_first_derivative_is_the_slope(name: str, in_dim: int) -> None:
     """Along short lines inside a cell or kernel's neighbourhood; in float64."""
     model = make(name, in_dim).double()
@@ -122,6 +125,7 @@ def test_second_derivatives_reach_every_parameter(name: str) -> None:
 
 
 @every_model
+@pytest.mark.slow
 def test_initialisation_follows_the_generator_alone(name: str) -> None:
     first, second, other = make(name, 2), make(name, 2), make(name, 2, seed=3)
     state = second.state_dict()
@@ -131,6 +135,7 @@ def test_initialisation_follows_the_generator_alone(name: str) -> None:
 
 
 @every_model
+@pytest.mark.slow
 def test_saved_weights_give_the_same_values(name: str) -> None:
     first, second = make(name, 3), make(name, 3, seed=5)
     x = points(100, 3)
@@ -164,6 +169,7 @@ def test_every_trained_parameter_is_in_one_group(name: str) -> None:
 
 
 @every_model
+@pytest.mark.slow
 def test_size_option_adds_parameters(name: str) -> None:
     cfg = nfields.compose(options(name)).model
     option = make(name, 2).size_option
@@ -175,6 +181,7 @@ def test_size_option_adds_parameters(name: str) -> None:
 
 
 @every_model
+@pytest.mark.slow
 def test_a_few_steps_learn_a_wave(name: str) -> None:
     model = make(name, 2)
     optimizer = Adam(model.parameter_groups(), (0.9, 0.99), 1e-15)

@@ -36,6 +36,7 @@ DIF_PLAIN = ["encoder=dif", "dif_coefficient_resolution=null"]
 @pytest.mark.parametrize("encoder", [*ENCODERS, DIF_PLAIN], ids=" ".join)
 @pytest.mark.parametrize("decoder", ["rbf", "mlp"])
 @pytest.mark.parametrize("in_dim", [2, 3])
+@pytest.mark.slow
 def test_every_encoder_and_decoder_gives_values_and_gradients(
     encoder: list[str], decoder: str, in_dim: int
 ) -> None:

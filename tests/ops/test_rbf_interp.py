@@ -121,6 +121,7 @@ def test_with_one_neighbour_the_value_is_the_sine_of_its_response(backend: str) 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("dim", "num_neighbors"), [(2, 4), (3, 8), (2, 1)])
+@pytest.mark.slow
 def test_neighbours_are_those_of_a_kd_tree_however_the_centres_lie(
     dim: int, num_neighbors: int, dtype: torch.dtype
 ) -> None:

@@ -79,6 +79,7 @@ def test_depths_of_a_ball_are_those_of_the_quadratic_formula(backend: str) -> No
 
 
 @pytest.mark.parametrize(("distance", "lipschitz"), [(ball, 1.0), (torus, 1.0), (wavy, 1.9)])
+@pytest.mark.slow
 def test_kernel_finds_the_crossing_of_the_reference(distance, lipschitz: float) -> None:
     origins, directions = rays_inside_the_box(3000)
     found, inside = trace(distance, origins, directions, lipschitz, tolerance=1e-9)

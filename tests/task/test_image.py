@@ -35,6 +35,7 @@ def waves(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("loss", ["l2", "l1", "huber"])
+@pytest.mark.slow
 def test_a_smooth_picture_is_learned(waves: Path, loss: str, tmp_path: Path) -> None:
     task, model = make(waves, f"task.loss={loss}", "task.pixels_per_step=2048")
     generator = torch.Generator().manual_seed(0)

@@ -117,6 +117,7 @@ def train(task: NerfTask, model: Field, steps: int) -> None:
 
 
 @pytest.mark.parametrize("decoder", ["rbf", "mlp"])
+@pytest.mark.slow
 def test_a_short_training_reaches_a_quality_floor(decoder: str, tmp_path: Path) -> None:
     task, model = make(f"model.decoder={decoder}")
     train(task, model, 150)

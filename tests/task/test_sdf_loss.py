@@ -67,6 +67,7 @@ def first_channel(model: Field, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.slow
 def test_second_derivatives_of_every_model_are_those_of_the_reference(name: str) -> None:
     gradients = []
     for backend in ("auto", "reference"):

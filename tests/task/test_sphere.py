@@ -173,6 +173,7 @@ def run(folder: Path, *overrides: str) -> dict[str, Any]:
     return train(["task=sphere", "model=rbfnet", f"run_dir={folder}", *usual, *overrides])
 
 
+@pytest.mark.slow
 def test_checkerboard_is_learned_drawn_and_exported_without_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

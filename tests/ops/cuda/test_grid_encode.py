@@ -25,6 +25,7 @@ def layout_on(device: torch.device, dim: int) -> tuple[GridLayout, tuple[torch.T
 
 @pytest.mark.parametrize(("dim", "num_features"), [(2, 1), (2, 8), (3, 2), (3, 4)])
 @pytest.mark.parametrize("smoothstep", [False, True])
+@pytest.mark.slow
 def test_kernels_have_the_derivatives_of_the_reference(
     device: torch.device, dim: int, num_features: int, smoothstep: bool
 ) -> None:

@@ -31,6 +31,7 @@ def setting(cascades: int, device: torch.device) -> tuple[torch.Tensor, ...]:
     ("cascades", "cone", "dt_min", "most"),
     [(1, 0.0, 0.06, 1024), (1, 0.0, 0.06, 5), (3, 1 / 16, 0.1, 20)],
 )
+@pytest.mark.slow
 def test_kernel_gives_the_samples_of_the_reference(
     device: torch.device, cascades: int, cone: float, dt_min: float, most: int
 ) -> None:
@@ -49,6 +50,7 @@ def test_kernel_gives_the_samples_of_the_reference(
 
 
 @pytest.mark.parametrize("backend", ["triton", "reference"])
+@pytest.mark.slow
 def test_what_finds_no_room_is_left_out_and_counted(device: torch.device, backend: str) -> None:
     rays = setting(1, device)
     options: dict[str, Any] = {"near": 0.0, "dt_min": 0.1, "dt_max": 0.1}

@@ -15,6 +15,7 @@ from tests.ops.test_rbf_decode import SMALL, USUAL, layer
 
 @pytest.mark.parametrize("size", [SMALL, USUAL], ids=["small", "usual"])
 @pytest.mark.parametrize("groups", [1, 3, 10])
+@pytest.mark.slow
 def test_kernels_have_the_derivatives_of_the_reference(
     device: torch.device, size: tuple[int, int, int, bool], groups: int
 ) -> None:
