@@ -1,21 +1,22 @@
 """nerf: a radiance field from posed images.
 
 What a field's values mean here
-    density   exp(v_0 + density_bias) per scene unit (truncated gradient, instant-ngp)
-    colour    head=sh: sigmoid(sum_k Y_k(d) v_ck), 3 (degree + 1)^2 values, no view network; the
-              harmonics are folded into the model's linear readout once a ray (model/field.py)
+    density   exp(v_0 + density_bias) per scene unit (nerf_head.py)
+    colour    head=sh: sigmoid(sum_k Y_k(d) v_ck), 3 (degree + 1)^2 values, no view network
     image     sum_i w_i c_i + (1 - opacity) background (ops/composite), in the colour space of the
               files (sRGB), as the papers this is compared with do
 
 Scene frame: the region of interest is [-1, 1]^3, the scene [-aabb_scale, aabb_scale]^3 with one
 occupancy cascade a doubling. The field's [-1, 1]^3 is the scene, or with alpha the smallest cube
 around the visual hull.
+
+What photographs need beyond that are parts of their own, each off or on by its node of the yaml:
+what lies behind the scene (nerf_background.py), the brightness of each picture (nerf_exposure.py),
+cameras that are learned too (nerf_poses.py).
 """
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -25,7 +26,6 @@ from torch.nn.functional import huber_loss
 
 from nfields.data.posed_images import PosedImages
 from nfields.errors import ConfigError, DataError
-from nfields.export.comparison import ComparedImage, compare_images
 from nfields.model.field import Field, GroupReadout
 from nfields.model.field import Samples as FieldSamples
 from nfields.ops.composite import composite
@@ -36,22 +36,17 @@ from nfields.render.harmonics import spherical_harmonics
 from nfields.render.occupancy import OccupancyGrid
 from nfields.render.surface import Surface
 from nfields.render.visual_hull import visual_hull
+from nfields.task.nerf_background import BACKGROUNDS, Sky
+from nfields.task.nerf_batch import RayBatch
+from nfields.task.nerf_evaluation import Appearance, evaluate_views, quick_psnr
+from nfields.task.nerf_exposure import Exposure
+from nfields.task.nerf_head import ray_readout, truncated_exp
+from nfields.task.nerf_poses import PoseRefinement
 from nfields.task.nerf_surface import density_surface, seen_level
 from nfields.task.task import StepResult, Task
 
-BACKGROUNDS = {"white": 1.0, "black": 0.0}
 # Rays rendered at once: their samples (about 100 a ray at worst) and hidden values fit the cache.
 _RENDER_CHUNK = 8192
-
-
-class RayBatch(NamedTuple):
-    """Rays with the colour they should have; background is what lies behind the scene."""
-
-    origins: Float[Tensor, "n 3"]
-    directions: Float[Tensor, "n 3"]
-    jitter: Float[Tensor, " n"]
-    background: Float[Tensor, "n 3"]
-    target: Float[Tensor, "n 3"]
 
 
 class Rendering(NamedTuple):
@@ -78,6 +73,9 @@ class NerfTask(Task):
         density_bias: float | int,
         background: Literal["white", "black"],
         train_background: Literal["random", "white", "black"],
+        sky: Sky,
+        exposure: Exposure,
+        poses: PoseRefinement,
         visual_hull: bool,
         grid_cells: int,
         grid_decay: float | int,
@@ -104,10 +102,10 @@ class NerfTask(Task):
         if steps_per_unit <= 0 or huber_delta <= 0:
             raise ConfigError("task.steps_per_unit and task.huber_delta must be above 0")
         self.data, self.sh_degree = data, sh_degree
-        self.num_harmonics = spherical_harmonics(torch.zeros(0, 3), sh_degree).shape[1]
-        self.out_dim = 1 + 3 * self.num_harmonics
+        self.out_dim = 1 + 3 * spherical_harmonics(torch.zeros(0, 3), sh_degree).shape[1]
         self.density_bias, self.backend = density_bias, backend
-        self.background, self.train_background = background, train_background
+        self.background: Literal["white", "black"] = background
+        self.train_background = train_background
         self.carve = visual_hull
         self.grid_every, self.grid_warmup = grid_every, grid_warmup
         self.dt_min = 1 / steps_per_unit
@@ -123,6 +121,15 @@ class NerfTask(Task):
             decay=grid_decay,
             threshold=grid_threshold,
         )
+        num_views = len(data.cameras["train"])
+        self.sky, self.exposure, self.poses = sky, exposure, poses
+        exposure.start(num_views)
+        poses.start(num_views)
+        if data.has_alpha and sky.mode != "black":
+            raise ConfigError(
+                f"task.sky.mode={sky.mode} is for photographs, and the pictures of {data.source} "
+                "have alpha; set task.train_background instead"
+            )
         self.num_rays: Tensor
         self.field_center: Tensor
         self.field_scale: Tensor
@@ -154,23 +161,29 @@ class NerfTask(Task):
         model.initialize(FieldSamples.uniform(self._to_field(points.to(device))), generator)
 
     def before_step(self, model: Field, step: int, generator: torch.Generator) -> None:
+        self.poses.before_step(step)
         if step % self.grid_every != 0 or step == 0:
             return
         self.grid.update(
-            lambda points: _TruncatedExp.apply(self.log_density(model, points)) * self.dt_min,
+            lambda points: truncated_exp(self.log_density(model, points)) * self.dt_min,
             generator,
             everywhere=step < self.grid_warmup,
         )
 
     def batch(self, generator: torch.Generator) -> RayBatch:
         num = int(self.num_rays)
+        cameras = self.data.cameras["train"]
         pixels = self.data.sample_pixels(num, generator)
-        origins, directions = rays(self.data.cameras["train"], pixels.view_index, pixels.pixels)
+        camera = None
+        if self.poses.is_on and bool(self.poses.is_started):
+            camera = self.poses.rays(cameras, pixels.view_index, pixels.pixels)
+            origins, directions = camera.origins, camera.directions
+        else:
+            origins, directions = rays(cameras, pixels.view_index, pixels.pixels)
         jitter = torch.rand(num, generator=generator)
         values = pixels.values.float() / 255
         if not self.data.has_alpha:
-            background = torch.zeros(num, 3)
-            target = values
+            background, target = self.sky.draw(num, generator), values
         else:
             if self.train_background == "random":
                 background = torch.rand(num, 3, generator=generator)
@@ -178,14 +191,19 @@ class NerfTask(Task):
                 background = torch.full((num, 3), BACKGROUNDS[self.train_background])
             alpha = values[:, 3:]
             target = values[:, :3] * alpha + background * (1 - alpha)
-        batch = RayBatch(origins, directions, jitter, background, target)
-        return RayBatch(*(tensor.to(self.field_center.device) for tensor in batch))
+        batch = RayBatch(origins, directions, jitter, background, target, pixels.view_index, camera)
+        return batch.to(self.field_center.device)
 
     def losses(self, model: Field, batch: RayBatch) -> StepResult:
-        seen = self._render(model, batch.origins, batch.directions, batch.jitter, batch.background)
-        loss = huber_loss(seen.rgb, batch.target, delta=self.huber_delta) / self.huber_delta
+        origins, directions = batch.origins, batch.directions
+        if batch.camera is not None:
+            origins, directions = self.poses(batch.camera, self._homography())
+        behind = self.sky.color(directions, otherwise=batch.background)
+        seen = self._render(model, origins, directions, batch.jitter, behind)
+        rgb = self.exposure.apply_to(seen.rgb, batch.view_index)
+        loss = huber_loss(rgb, batch.target, delta=self.huber_delta) / self.huber_delta
         with torch.no_grad():
-            error = (seen.rgb - batch.target).square().mean().item()
+            error = (rgb - batch.target).square().mean().item()
         num_rays = len(batch.origins)
         if seen.num_samples == 0 and num_rays >= self.max_rays:
             raise DataError(
@@ -198,7 +216,8 @@ class NerfTask(Task):
             "rays": float(num_rays),
             "samples": float(seen.num_samples),
         }
-        return StepResult({"rgb": loss}, measures, seen.num_samples, num_rays)
+        losses = {"rgb": loss, **self.exposure.losses(), **self.poses.losses()}
+        return StepResult(losses, measures, seen.num_samples, num_rays)
 
     def after_step(self, model: Field, result: StepResult, step: int) -> None:
         # Samples a step are fixed, rays follow: a batch costs the same whatever the scene holds.
@@ -206,7 +225,9 @@ class NerfTask(Task):
         self.num_rays.fill_(int(min(max(wanted, 64), 2 * result.num_items, self.max_rays)))
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        return []
+        parts = (self.sky, self.exposure, self.poses)
+        groups = [group for part in parts for group in part.parameter_groups()]
+        return [group for group in groups if group.params]
 
     # ---- rendering --------------------------------------------------------------------------
 
@@ -244,36 +265,25 @@ class NerfTask(Task):
         jitter: Float[Tensor, " n"],
     ) -> tuple[Samples, Float[Tensor, "samples 3"]]:
         """Samples of rays of our frame in occupied cells, and where they are."""
+        # Where samples lie is a constant: gradients of learned cameras go through their points.
         samples = march(
-            origins, directions, self.grid.bits, jitter, near=self.data.near, dt_min=self.dt_min,
-            dt_max=self.dt_max, cone=self.cone, max_samples=self.max_samples_per_ray,
-            backend=self.backend,
+            origins.detach(), directions.detach(), self.grid.bits, jitter, near=self.data.near,
+            dt_min=self.dt_min, dt_max=self.dt_max, cone=self.cone,
+            max_samples=self.max_samples_per_ray, backend=self.backend,
         )  # fmt: skip
         return samples, sample_points(origins, directions, samples, backend=self.backend)
 
     def _ray_readout(
-        self,
-        model: Field,
-        directions: Float[Tensor, "n 3"],
-        offsets: Int[Tensor, " n_plus_1"],
+        self, model: Field, directions: Float[Tensor, "n 3"], offsets: Int[Tensor, " n_plus_1"]
     ) -> GroupReadout:
-        """Readout of (log density, r, g, b) for every ray: harmonics times coefficients."""
-        harmonics = spherical_harmonics(directions, self.sh_degree)
-        weight, bias = model.readout.weight, model.readout.bias
-        hidden, num_rays = weight.shape[1], len(directions)
-        # Coefficients are ordered colour first: value 1 + c (degree + 1)^2 + k.
-        by_harmonic = weight[1:].view(3, self.num_harmonics, hidden).transpose(0, 1)
-        color = (harmonics @ by_harmonic.reshape(self.num_harmonics, -1)).view(num_rays, 3, hidden)
-        density = weight[:1].expand(num_rays, 1, hidden)
-        color_bias = harmonics @ bias[1:].view(3, self.num_harmonics).T
-        return GroupReadout(
-            torch.cat([density, color], dim=1),
-            torch.cat([bias[:1].expand(num_rays, 1), color_bias], dim=1),
-            offsets,
-        )
+        return ray_readout(model.readout, directions, offsets, self.sh_degree)
 
     def _density(self, value: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        return _TruncatedExp.apply(value + self.density_bias)
+        return truncated_exp(value + self.density_bias)
+
+    def _homography(self) -> Float[Tensor, "4 4"] | None:
+        homography = self.data.cameras["train"].homography
+        return None if homography is None else homography.to(self.field_center.device)
 
     def _to_field(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         return (points - self.field_center) / self.field_scale
@@ -288,6 +298,28 @@ class NerfTask(Task):
         self.field_scale.copy_((high - low).max() / 2)
 
     @torch.no_grad()
+    def render_rays(
+        self,
+        model: Field,
+        origins: Float[Tensor, "n 3"],
+        directions: Float[Tensor, "n 3"],
+        background: str | None = None,
+    ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """rgb, opacity and weighted depth of any number of rays, on the CPU."""
+        color = BACKGROUNDS[background or self.background] if self.data.has_alpha else 0.0
+        device = self.field_center.device
+        parts = []
+        for o, d in zip(origins.split(_RENDER_CHUNK), directions.split(_RENDER_CHUNK), strict=True):
+            origin, direction = o.to(device), d.to(device)
+            half = torch.full((len(o),), 0.5, device=device)
+            behind = torch.full((len(o), 3), color, device=device)
+            if not self.data.has_alpha:
+                behind = self.sky.color(direction, otherwise=behind)
+            parts.append(self._render(model, origin, direction, half, behind)[:3])
+        rgb, opacity, depth = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+        return rgb, opacity, depth
+
+    @torch.no_grad()
     def render_view(
         self, model: Field, cameras: Cameras, view: int, background: str | None = None
     ) -> dict[str, Tensor]:
@@ -295,15 +327,8 @@ class NerfTask(Task):
 
         Depth is the mean over what the ray hits, infinite where opacity is below one half.
         """
-        color = BACKGROUNDS[background or self.background] if self.data.has_alpha else 0.0
-        device = self.field_center.device
         origins, directions = view_rays(cameras, view)
-        parts = []
-        for o, d in zip(origins.split(_RENDER_CHUNK), directions.split(_RENDER_CHUNK), strict=True):
-            half = torch.full((len(o),), 0.5, device=device)
-            behind = torch.full((len(o), 3), color, device=device)
-            parts.append(self._render(model, o.to(device), d.to(device), half, behind)[:3])
-        rgb, opacity, depth = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+        rgb, opacity, depth = self.render_rays(model, origins, directions, background)
         width, height = cameras.size(view)
         mean_depth = torch.where(opacity >= 0.5, depth / opacity, torch.inf)
         if cameras.homography is not None:
@@ -342,25 +367,10 @@ class NerfTask(Task):
 
     # ---- measuring --------------------------------------------------------------------------
 
-    @torch.no_grad()
     def validate(self, model: Field, generator: torch.Generator | None) -> dict[str, float]:
         """PSNR over 16,384 random pixels of the test views (not a mean over images)."""
         generator = generator or torch.Generator().manual_seed(0)
-        pixels = self.data.sample_pixels(1 << 14, generator, self._test_split())
-        cameras = self.data.cameras[self._test_split()]
-        origins, directions = rays(cameras, pixels.view_index, pixels.pixels)
-        color = BACKGROUNDS[self.background] if self.data.has_alpha else 0.0
-        truth = _over(pixels.values.float() / 255, color)
-        device = self.field_center.device
-        total = 0.0
-        for o, d, t in zip(
-            *(x.split(_RENDER_CHUNK) for x in (origins, directions, truth)), strict=True
-        ):
-            half = torch.full((len(o),), 0.5, device=device)
-            behind = torch.full((len(o), 3), color, device=device)
-            seen = self._render(model, o.to(device), d.to(device), half, behind)
-            total += (seen.rgb.cpu().clamp(0, 1) - t).square().sum().item()
-        return {"psnr": -10 * math.log10(max(total / truth.numel(), 1e-10))}
+        return {"psnr": quick_psnr(self, model, generator)}
 
     def evaluate(
         self,
@@ -370,66 +380,19 @@ class NerfTask(Task):
         *,
         split: str | None = None,
         background: Literal["white", "black"] | None = None,
+        appearance: Appearance = "mean",
         num_pictures: int | None = None,
         flip: bool = True,
     ) -> dict[str, Any]:
         """Metrics of every held-out view, rendered at full size; pictures of the first few."""
-        split = split or self._test_split()
-        images = self.data.require_images(split)[:limit]
-        cameras, names = self.data.cameras[split], self.data.names[split]
-        shown = background or self.background
-        color = BACKGROUNDS[shown] if self.data.has_alpha else 0.0
-
-        def compared() -> Iterator[ComparedImage]:
-            for view, image in enumerate(images):
-                started = perf_counter()
-                seen = self.render_view(model, cameras, view, shown)
-                yield ComparedImage(
-                    name=names[view],
-                    prediction=seen["rgb"],
-                    truth=_over(image.float() / 255, color),
-                    seconds=perf_counter() - started,
-                    depth=seen["depth"],
-                    opacity=seen["opacity"],
-                    mask=self.data.mask(split, view),
-                )
-
-        return compare_images(
-            compared(),
-            folder=folder,
-            protocol={
-                "split": split,
-                "background": shown if self.data.has_alpha else "photograph",
-                **({"masked": True} if self.data.has_masks(split) else {}),
-                "color_space": "sRGB",
-            },
-            total=len(images),
+        return evaluate_views(
+            self,
+            model,
+            folder,
+            limit,
+            split=split,
+            background=background,
+            appearance=appearance,
             num_pictures=self.num_pictures if num_pictures is None else num_pictures,
-            with_flip=flip,
+            flip=flip,
         )
-
-    def _test_split(self) -> str:
-        return "test" if "test" in self.data.cameras else "train"
-
-
-def _over(values: Float[Tensor, "*size c"], color: float) -> Float[Tensor, "*size 3"]:
-    """RGBA over a grey level; RGB as it is."""
-    if values.shape[-1] == 3:
-        return values
-    alpha = values[..., 3:]
-    return values[..., :3] * alpha + color * (1 - alpha)
-
-
-class _TruncatedExp(torch.autograd.Function):
-    """exp, with its argument held below 15 in value and gradient (instant-ngp)."""
-
-    @staticmethod
-    def forward(ctx, value: Tensor) -> Tensor:
-        out = torch.exp(value.clamp(max=15.0))
-        ctx.save_for_backward(out)
-        return out
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:  # pyright: ignore
-        (out,) = ctx.saved_tensors
-        return gradient * out

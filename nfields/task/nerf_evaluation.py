@@ -1,0 +1,152 @@
+"""Evaluation of a radiance field: held-out views, what they are compared with, and the protocol."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from nfields.data.posed_images import PosedImages
+from nfields.export.comparison import ComparedImage, compare_images
+from nfields.model.field import Field
+from nfields.render.cameras import Cameras, rays
+from nfields.task.nerf_background import BACKGROUNDS, over
+from nfields.task.nerf_exposure import Exposure, fit_gain
+from nfields.task.nerf_poses import PoseRefinement
+
+Appearance = Literal["mean", "left_half"]
+_NUM_PIXELS = 1 << 14  # of a quick validation
+
+
+@runtime_checkable
+class EvaluatedField(Protocol):
+    """What a task offers to be evaluated."""
+
+    data: PosedImages
+    background: Literal["white", "black"]
+    exposure: Exposure
+    poses: PoseRefinement
+
+    def render_view(
+        self, model: Field, cameras: Cameras, view: int, background: str | None = None
+    ) -> dict[str, Tensor]:
+        """The picture of a view."""
+        ...
+
+    def render_rays(
+        self,
+        model: Field,
+        origins: Tensor,
+        directions: Tensor,
+        background: str | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """rgb, opacity and weighted depth of rays, on the CPU."""
+        ...
+
+
+def test_split(data: PosedImages) -> str:
+    """The split that is held out, or train where nothing is."""
+    return "test" if "test" in data.cameras else "train"
+
+
+test_split.__test__ = False  # pyright: ignore[reportFunctionMemberAccess] - not one of pytest's
+
+
+@torch.no_grad()
+def quick_psnr(task: EvaluatedField, model: Field, generator: torch.Generator) -> float:
+    """PSNR over 16,384 random pixels of the held-out views (not a mean over images)."""
+    split = test_split(task.data)
+    pixels = task.data.sample_pixels(_NUM_PIXELS, generator, split)
+    origins, directions = rays(task.data.cameras[split], pixels.view_index, pixels.pixels)
+    color = BACKGROUNDS[task.background] if task.data.has_alpha else 0.0
+    truth = over(pixels.values.float() / 255, color)
+    rgb, _, _ = task.render_rays(model, origins, directions)
+    error = (rgb.clamp(0, 1) - truth).square().mean().item()
+    return -10 * math.log10(max(error, 1e-10))
+
+
+def evaluate_views(
+    task: EvaluatedField,
+    model: Field,
+    folder: Path,
+    limit: int | None,
+    *,
+    split: str | None,
+    background: Literal["white", "black"] | None,
+    appearance: Appearance,
+    num_pictures: int,
+    flip: bool,
+) -> dict[str, Any]:
+    """Metrics of every view of a split, rendered at full size; pictures of the first few.
+
+    appearance   mean: views as the field has them, the mean look of the training pictures;
+                 left_half: a gain a channel is fitted on the left half of each view, and the right
+                 half alone is measured
+    """
+    data = task.data
+    split = split or test_split(data)
+    images = data.require_images(split)[:limit]
+    cameras, names = data.cameras[split], data.names[split]
+    if split == "train":
+        cameras = task.poses.refined(cameras)
+    shown = background or task.background
+    color = BACKGROUNDS[shown] if data.has_alpha else 0.0
+
+    def compared() -> Iterator[ComparedImage]:
+        for view, image in enumerate(images):
+            started = perf_counter()
+            seen = task.render_view(model, cameras, view, shown)
+            rgb, mask = seen["rgb"], data.mask(split, view)
+            truth = over(image.float() / 255, color)
+            if appearance == "left_half":
+                rgb, mask = _fitted_on_the_left(rgb, truth, mask)
+            yield ComparedImage(
+                name=names[view],
+                prediction=rgb,
+                truth=truth,
+                seconds=perf_counter() - started,
+                depth=seen["depth"],
+                opacity=seen["opacity"],
+                mask=mask,
+            )
+
+    return compare_images(
+        compared(),
+        folder=folder,
+        protocol={
+            "split": split,
+            "background": shown if data.has_alpha else "photograph",
+            **({"masked": True} if data.has_masks(split) else {}),
+            "color_space": "sRGB",
+            **_appearance_note(task.exposure, appearance),
+            **_camera_note(task.poses, split),
+        },
+        total=len(images),
+        num_pictures=num_pictures,
+        with_flip=flip,
+    )
+
+
+def _fitted_on_the_left(rgb: Tensor, truth: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The picture with a gain a channel, and the mask of the pixels that did not choose it."""
+    inside = torch.ones(rgb.shape[:2], dtype=torch.bool) if mask is None else mask
+    is_left = torch.zeros_like(inside)
+    is_left[:, : rgb.shape[1] // 2] = True
+    chosen = inside & is_left
+    gain = fit_gain(rgb[chosen], truth[chosen]) if bool(chosen.any()) else torch.ones(3)
+    return (rgb * gain).clamp(0, 1), inside & ~is_left
+
+
+def _appearance_note(exposure: Exposure, appearance: Appearance) -> dict[str, str]:
+    if appearance == "left_half":
+        return {"appearance": "gain a channel fitted on the left half, right half measured"}
+    return {} if exposure.values is None else {"appearance": "mean of the training pictures"}
+
+
+def _camera_note(poses: PoseRefinement, split: str) -> dict[str, str]:
+    if not poses.is_on:
+        return {}
+    return {"cameras": "refined in training" if split == "train" else "as given"}

@@ -1,0 +1,346 @@
+"""What photographs need of task=nerf: learned cameras, exposures and sky. No correction changes
+nothing; known errors are found again in a scene known in closed form; gradients are right.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import nfields
+from nfields.config import build
+from nfields.data.posed_images import PosedImages, SceneTransform
+from nfields.errors import ConfigError
+from nfields.model.field import Field, GroupReadout, Kernels, Samples
+from nfields.optimizer import Adam, ParameterGroup
+from nfields.render.cameras import Cameras, project, rays
+from nfields.render.lenses import FISHEYE, PERSPECTIVE
+from nfields.render.paths import orbit
+from nfields.task.nerf import NerfTask
+from nfields.task.nerf_background import Sky
+from nfields.task.nerf_exposure import Exposure, fit_gain
+from nfields.task.nerf_poses import PoseRefinement, rotations
+from tests.compare import assert_matches
+
+SMALL = [
+    "task.grid_cells=32", "task.samples_per_step=2048", "task.steps_per_unit=32",
+    "task.visual_hull=false", "task.density_bias=0.0",
+]  # fmt: skip
+
+
+class Marble(Field):
+    """A soft ball of radius 0.6 with waves of colour; the same from all sides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_dim, self.out_dim = 3, 4
+        self.readout = torch.nn.Linear(5, 4)
+        with torch.no_grad():
+            self.readout.weight.zero_()
+            self.readout.bias.zero_()
+            self.readout.weight[0, 0] = 1.0
+            for channel in range(3):
+                self.readout.weight[1 + channel, 1 + channel] = 6.0
+
+    def forward(self, x: Tensor, groups: GroupReadout | None = None) -> Tensor:
+        waves = [torch.sin(7 * x[:, i] + i + 2 * x[:, (i + 1) % 3]) for i in range(3)]
+        ball = 3 - 30 * (x.norm(dim=1) - 0.6)
+        hidden = torch.stack([ball.clamp(max=4), *waves, torch.ones(len(x))], dim=1)
+        if groups is None:
+            return self.readout(hidden)
+        assert groups.offsets is not None
+        index = torch.repeat_interleave(groups.offsets.diff())
+        return (groups.weight[index] @ hidden[:, :, None])[:, :, 0] + groups.bias[index]
+
+    def kernels(self, x: Tensor) -> Kernels | None:
+        return None
+
+    def initialize(self, samples: Samples, generator: torch.Generator) -> None:
+        pass
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        return []
+
+
+def photographs(num: int = 6, size: int = 28) -> PosedImages:
+    """Black photographs from around the ball, to be filled in."""
+    start = Cameras(
+        camera_to_world=torch.tensor([[[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 3]]]),
+        focal=torch.full((1, 2), 1.8 * size),
+        center=torch.full((1, 2), size / 2),
+        distortion=torch.zeros(1, 4),
+        sizes=torch.full((1, 2), size),
+    )
+    cameras = orbit(start, num, center=(0.0, 0.0, 0.0), radius=2.5, elevation_deg=25.0)
+    return PosedImages(
+        cameras={"train": cameras, "test": cameras[:2]},
+        images={
+            "train": [torch.zeros(size, size, 3, dtype=torch.uint8) for _ in range(num)],
+            "test": [torch.zeros(size, size, 3, dtype=torch.uint8) for _ in range(2)],
+        },
+        names={"train": [f"{i}" for i in range(num)], "test": ["a", "b"]},
+        has_alpha=False,
+        aabb_scale=1,
+        transform=SceneTransform(1.0, (0.0, 0.0, 0.0)),
+        source="a marble",
+        near=0.1,
+    )
+
+
+def make(*overrides: str, num: int = 6) -> tuple[NerfTask, Marble]:
+    """The task with photographs of the marble itself."""
+    cfg = nfields.compose(["task=nerf", "task.sh_degree=0", *SMALL, *overrides])
+    task, model = build(cfg.task, data=photographs(num)), Marble()
+    task.grid.exclude(lambda centers, half: centers.norm(dim=1) < 0.75)
+    for split, images in task.data.images.items():
+        for view, image in enumerate(images):
+            rgb = task.render_view(model, task.data.cameras[split], view)["rgb"]
+            image.copy_((rgb * 255).round())
+    return task, model
+
+
+def train_corrections(task: NerfTask, model: Field, steps: int, lr: float) -> None:
+    """Trains nothing but the task's own parameters; the field is the true one."""
+    generator = torch.Generator().manual_seed(0)
+    groups = [replace(group, lr=lr) for group in task.parameter_groups()]
+    optimizer = Adam(groups, (0.9, 0.99), 1e-15)
+    task.poses.before_step(1 << 20)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * 0.02 ** (step / steps)
+        result = task.losses(model, task.batch(generator))
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack([*result.losses.values()]).sum().backward()
+        optimizer.step()
+        task.after_step(model, result, step)
+
+
+@pytest.mark.slow
+def test_corrections_of_nothing_change_no_loss() -> None:
+    plain, model = make()
+    full, _ = make(
+        "task.poses.refine=true", "task.poses.intrinsics=each", "task.exposure.mode=affine"
+    )
+    full.poses.before_step(1 << 20)
+    for task in (plain, full):
+        task.num_rays.fill_(64)
+    first, second = (task.batch(torch.Generator().manual_seed(1)) for task in (plain, full))
+    assert second.camera is not None and first.camera is None
+    expected = plain.losses(model, first).losses["rgb"]
+    found = full.losses(model, second).losses
+    assert_matches(found["rgb"], expected, rtol=1e-5)
+    assert found["poses"].item() == 0 and found["exposure"].item() == 0
+
+
+def test_corrections_wait_for_their_step() -> None:
+    task, _ = make("task.poses.refine=true", "task.poses.start_step=10")
+    task.poses.before_step(9)
+    assert task.batch(torch.Generator().manual_seed(0)).camera is None
+    task.poses.before_step(10)
+    assert task.batch(torch.Generator().manual_seed(0)).camera is not None
+    again, _ = make("task.poses.refine=true", "task.poses.start_step=10")
+    again.load_state_dict(task.state_dict())
+    assert again.batch(torch.Generator().manual_seed(0)).camera is not None
+
+
+@pytest.mark.slow
+def test_a_known_error_of_the_poses_is_found_again() -> None:
+    """Nine tenths of what shows, in pixels: a turn and a shift to the side look almost alike."""
+    task, model = make("task.poses.refine=true", "task.poses.weight=0")
+    truth = task.data.cameras["train"]
+    random = torch.Generator().manual_seed(5)
+    error = 0.03 * torch.randn(2, 6, 3, generator=random)
+    turn, shift = error - error.mean(dim=1, keepdim=True)
+    pose = truth.camera_to_world.clone()
+    pose[:, :, :3] = rotations(turn) @ pose[:, :, :3]
+    pose[:, :, 3] += shift
+    task.data.cameras["train"] = replace(truth, camera_to_world=pose)
+    train_corrections(task, model, 250, lr=4e-3)
+    wrong = task.data.cameras["train"]
+    points = 0.6 * torch.nn.functional.normalize(torch.randn(200, 3, generator=random), dim=1)
+
+    def pixels_off(cameras: Cameras) -> float:
+        pairs = [(project(cameras, i, points)[0], project(truth, i, points)[0]) for i in range(6)]
+        return float(torch.stack([(a - b).norm(dim=1).mean() for a, b in pairs]).mean())
+
+    assert pixels_off(task.poses.refined(wrong)) < 0.1 * pixels_off(wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("intrinsics", ["shared", "each"])
+def test_a_known_error_of_the_lens_is_found_again(intrinsics: str) -> None:
+    task, model = make(f"task.poses.intrinsics={intrinsics}", "task.poses.weight=0")
+    truth = task.data.cameras["train"]
+    wrong = replace(truth, focal=truth.focal * 1.05, center=truth.center + 1.5)
+    task.data.cameras["train"] = wrong
+    train_corrections(task, model, 200, lr=4e-3)
+    found = task.poses.refined(wrong)
+    assert (found.focal / truth.focal - 1).abs().max() < 0.005
+    assert (found.center - truth.center).abs().max() < 0.15
+
+
+def distorted(homography: Tensor | None) -> Cameras:
+    """A bent perspective lens and a fisheye, turned and moved."""
+    turn = rotations(torch.tensor([[0.1, 0.2, -0.1], [0.3, -0.2, 0.1]]))
+    return Cameras(
+        camera_to_world=torch.cat([turn, torch.tensor([[[0.1], [0.2], [0.3]]] * 2)], dim=2),
+        focal=torch.tensor([[50.0, 52.0], [30.0, 30.0]]),
+        center=torch.tensor([[32.0, 31.0], [30.0, 33.0]]),
+        distortion=torch.tensor([[0.05, -0.02, 1e-3, 2e-3], [0.02, 0.0, 0.0, 0.0]]),
+        sizes=torch.tensor([[64, 64], [64, 64]]),
+        lens=torch.tensor([PERSPECTIVE, FISHEYE]),
+        homography=homography,
+    )
+
+
+@pytest.mark.parametrize("has_homography", [False, True])
+def test_rays_and_gradients_are_those_of_the_refined_cameras(has_homography: bool) -> None:
+    """Against central differences of render.cameras.rays, which knows nothing of corrections."""
+    ndc = torch.tensor([[0.9, 0, 0, 0], [0, 0.8, 0, 0], [0, 0, -1.0, -2.0], [0, 0, -1.0, 0]])
+    cameras = distorted(ndc if has_homography else None)
+    poses = PoseRefinement(refine=True, intrinsics="each", lr=1.0, weight=0.0, start_step=0)
+    poses.start(2)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in poses.parameters():
+        parameter.data = 0.03 * torch.randn(parameter.shape, generator=generator)
+    view = torch.arange(12) % 2
+    pixels = 16 + 32 * torch.rand(12, 2, generator=generator)
+    weights = torch.randn(2, 12, 3, generator=generator)
+
+    def exact() -> Tensor:
+        found = rays(poses.refined(cameras), view, pixels)
+        return (weights.double() * torch.stack(found).double()).sum()
+
+    found = poses(poses.rays(cameras, view, pixels), cameras.homography)
+    for part, expected in zip(found, rays(poses.refined(cameras), view, pixels), strict=True):
+        assert_matches(part.detach(), expected, atol=2e-5)
+    (weights * torch.stack(found)).sum().backward()
+    for parameter in poses.parameters():
+        gradient = parameter.grad
+        assert gradient is not None
+        flat = parameter.data.view(-1)
+        for i in range(len(flat)):
+            kept, h = float(flat[i]), 5e-3
+            flat[i] = kept + h
+            above = exact()
+            flat[i] = kept - h
+            below = exact()
+            flat[i] = kept
+            expected = (above - below) / (2 * h)
+            assert abs(float(gradient.view(-1)[i] - expected)) < 0.02 * max(1.0, abs(expected))
+
+
+def test_common_motion_of_all_cameras_is_no_correction() -> None:
+    poses = PoseRefinement(refine=True, intrinsics="given", lr=1.0, weight=0.0, start_step=0)
+    poses.start(2)
+    for parameter in poses.parameters():
+        parameter.data.fill_(0.3)
+    cameras = distorted(None)
+    assert_matches(poses.refined(cameras).camera_to_world, cameras.camera_to_world, atol=1e-7)
+
+
+def test_pixels_without_a_ray_leave_gradients_finite() -> None:
+    poses = PoseRefinement(refine=True, intrinsics="shared", lr=1.0, weight=0.0, start_step=0)
+    poses.start(2)
+    view, pixels = torch.tensor([1, 1]), torch.tensor([[33.0, 33.0], [5000.0, 33.0]])
+    _, directions = poses(poses.rays(distorted(None), view, pixels), None)
+    assert directions[0].isfinite().all() and directions[1].isnan().all()
+    directions[0].sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in poses.parameters())
+    assert poses.turns is not None and poses.turns.grad is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["gain", "affine"])
+def test_a_known_change_of_exposure_is_found_again(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, model = make(f"task.exposure.mode={mode}", "task.exposure.weight=0")
+    gains = torch.tensor([[0.5, 0.7, 0.8, 1.0, 0.6, 0.9]]).T * torch.tensor([[1.0, 0.95, 0.9]])
+    for gain, image in zip(gains, task.data.require_images("train"), strict=True):
+        image.copy_((image * gain).round())
+    # The mean look is that of the field: darken it, as training would have done.
+    mean = gains.log().mean(dim=0).exp() if mode == "gain" else gains.mean(dim=0)
+    render = task._render
+
+    def darker(*args):
+        seen = render(*args)
+        return seen._replace(rgb=seen.rgb * mean)
+
+    monkeypatch.setattr(task, "_render", darker)
+    train_corrections(task, model, 150, lr=5e-2)
+    own = task.exposure.corrections().detach()
+    if mode == "gain":
+        assert_matches(own.exp() * mean, gains, atol=0.02)
+    else:
+        color = torch.tensor([0.3, 0.6, 0.5])
+        shown = torch.stack(
+            [task.exposure.apply_to(color[None], torch.tensor([i])) for i in range(6)]
+        )
+        assert_matches(shown[:, 0].detach(), color * gains / mean, atol=0.04)
+
+
+def test_gain_of_a_picture_is_fitted_by_least_squares() -> None:
+    prediction = torch.rand(100, 3)
+    gain = torch.tensor([0.5, 1.0, 1.5])
+    assert_matches(fit_gain(prediction, prediction * gain), gain)
+    assert_matches(fit_gain(torch.zeros(3, 3), torch.ones(3, 3)), torch.zeros(3))
+
+
+def test_evaluation_says_what_it_did_with_look_and_cameras(tmp_path: Path) -> None:
+    task, model = make("task.exposure.mode=gain", "task.poses.refine=true")
+    protocol = task.evaluate(model, tmp_path, 1, flip=False)["protocol"]
+    assert protocol["appearance"] == "mean of the training pictures"
+    assert protocol["cameras"] == "as given"
+    image = task.data.require_images("test")[0]
+    image.copy_((image * torch.tensor([0.5, 0.7, 0.9])).round())
+    plain = task.evaluate(model, tmp_path, 1, flip=False)
+    fitted = task.evaluate(model, tmp_path, 1, flip=False, appearance="left_half")
+    assert fitted["psnr"] > 40 > plain["psnr"]
+    assert fitted["protocol"]["appearance"].endswith("right half measured")
+    assert fitted["per_image"][0]["measured"] == 0.5
+
+
+@pytest.mark.slow
+def test_sky_learns_the_colour_behind_the_ball() -> None:
+    task, model = make("task.sky.mode=learned", "task.sky.degree=1")
+    for split in ("train", "test"):
+        cameras = task.data.cameras[split]
+        for view, image in enumerate(task.data.require_images(split)):
+            opacity = task.render_view(model, cameras, view)["opacity"][:, :, None]
+            sky = torch.tensor([0.2, 0.5, 0.8]) * (1 - opacity) * 255
+            image.copy_((image * opacity + sky).clamp(0, 255).round())
+    before = task.validate(model, None)["psnr"]
+    train_corrections(task, model, 60, lr=0.2)
+    assert task.validate(model, None)["psnr"] > max(28.0, before + 5)
+
+
+def test_random_sky_is_for_training_only() -> None:
+    task, model = make("task.sky.mode=random")
+    batch = task.batch(torch.Generator().manual_seed(0))
+    assert batch.background.std() > 0.2
+    corner = task.render_view(model, task.data.cameras["test"], 0)["rgb"][0, 0]
+    assert (corner == 0).all()  # its ray meets no cell
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["task.sky.mode=learned", "data=toy_scene", "data.resolution=8"], "for photographs"),
+        (["task.poses.lr=0"], "task.poses: lr=0 must be above 0"),
+        (["task.exposure.weight=-1"], "task.exposure.weight=-1 at least 0"),
+        (["task.sky.mode=blue"], "must be one of 'black', 'random', 'learned'"),
+    ],
+)
+def test_wrong_options_are_named(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        cfg = nfields.compose(["task=nerf", *overrides])
+        build(cfg.task, data=build(cfg.data))
+
+
+def test_parts_that_are_off_have_no_parameters() -> None:
+    task, _ = make()
+    assert list(task.parameters()) == [] and task.parameter_groups() == []
+    assert isinstance(task.sky, Sky) and isinstance(task.exposure, Exposure)
