@@ -1,6 +1,5 @@
 """Means of losses and measures over the steps since the last line of the log."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,14 +28,6 @@ class RunningMean:
     def means(self) -> dict[str, float]:
         """Returns the mean of everything added since the last `clear`; {} without a step."""
         return {name: float(total) / self._counts[name] for name, total in self._sums.items()}
-
-    def bad_losses(self) -> list[str]:
-        """Returns the names of losses that became NaN or infinite since the last `clear`."""
-        return [
-            name
-            for name, total in self._sums.items()
-            if name.startswith("loss") and not math.isfinite(float(total))
-        ]
 
     def clear(self) -> None:
         """Starts a new window."""

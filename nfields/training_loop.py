@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,9 @@ from nfields.budget import Budget, Clock
 from nfields.checkpoint import checkpoint_in_use, read_state
 from nfields.errors import ConfigError
 from nfields.export.fit_film import FitFilm, TakesSnapshots
+from nfields.failed_step import is_out_of_memory, keep_batch
 from nfields.interrupt import Interrupt
+from nfields.late_numbers import LateNumbers
 from nfields.logger import Logger
 from nfields.machine import peak_memory_bytes
 from nfields.ops.backend import matrix_products
@@ -28,9 +31,20 @@ from nfields.schedule import Schedule
 from nfields.task.task import StepResult
 from nfields.training_state import TrainingState
 
+_USUAL_FIX = "Usual fix: lower the learning rates (model.lr) or look for bad values in the data"
+
 
 class TrainingDiverged(ConfigError):
     """A loss or a weight became NaN or infinite; the last good checkpoint was kept."""
+
+
+@dataclass(frozen=True)
+class _StepOfLoss:
+    """The step that a total loss is of: its number, counted from 1, its batch, its losses."""
+
+    number: int
+    batch: Any
+    losses: dict[str, Tensor]
 
 
 @dataclass
@@ -52,6 +66,7 @@ class TrainingLoop:
     film: FitFilm | None
     _saved_at: float = field(default=0.0, init=False)
     _values: dict[str, float] = field(default_factory=dict, init=False)  # on the progress line
+    _totals: LateNumbers[_StepOfLoss] = field(default_factory=LateNumbers, init=False)
 
     def train(self) -> str | None:
         """Returns why training is over, None if it was interrupted; a checkpoint is written."""
@@ -63,7 +78,7 @@ class TrainingLoop:
         clock.start()
         try:
             while (reason := self._stop_reason()) is None and self.interrupt.signal_number is None:
-                total, result = self._step()
+                total, result = self._step_within_memory()
                 state.step += 1
                 state.num_samples += result.num_samples
                 if state.average is not None:
@@ -75,7 +90,7 @@ class TrainingLoop:
                     clock.start()
         finally:
             clock.stop()
-        self._check_losses(state.running.bad_losses(), state.step)
+        self._check_losses()
         if reason is not None and state.step % self.log_every != 0 and state.running.means():
             self._log()
         self._show()
@@ -94,7 +109,8 @@ class TrainingLoop:
         self.progress.note("compiling kernels, once (not timed as training)")
         started = time.perf_counter()
         with self.state.put_back():
-            self._step()
+            self._step_within_memory()
+        self._totals.forget()
         if self.budget.targets:
             measured = self._measure()
             for target in self.budget.targets:
@@ -102,6 +118,34 @@ class TrainingLoop:
         seconds = time.perf_counter() - started
         self.state.compile_seconds += seconds
         self.progress.note(f"ready after {seconds:.1f} s")
+
+    def _step_within_memory(self) -> tuple[Tensor, StepResult]:
+        """A step; where memory runs out, the step again with half of its samples."""
+        while True:
+            try:
+                return self._step()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = str(error).partition("\n")[0] or type(error).__name__
+            # Here the error is gone, and with its frames the tensors that they held.
+            self._make_room(reason)
+
+    def _make_room(self, reason: str) -> None:
+        self.state.optimizer.zero_grad(set_to_none=True)
+        self._totals.forget()
+        if self.clock.device.type == "cuda":
+            torch.cuda.empty_cache()
+        smaller = self.state.task.halve_step()
+        if smaller is None:
+            raise ConfigError(
+                f"out of memory in step {self.state.step + 1:,}, and its batch cannot be smaller: "
+                f"{reason}. Lower the size of the model, or close what else uses the memory. "
+                + self._last_checkpoint(advice=None)
+            )
+        self.progress.note(
+            f"out of memory in step {self.state.step + 1:,} ({reason}); going on with {smaller}"
+        )
 
     def _step(self) -> tuple[Tensor, StepResult]:
         state = self.state
@@ -120,10 +164,9 @@ class TrainingLoop:
                 "the scene, or the field became empty; check the cameras and the scene's scale, "
                 f"or lower the learning rates. {self._last_checkpoint()}"
             )
-        # To look at a loss on a GPU is to wait for it; there the next line of the log checks it.
-        if not total.is_cuda and not math.isfinite(total.item()):
-            losses = result.losses.items()
-            self._check_losses([n for n, v in losses if not v.isfinite()] or ["the sum"], step + 1)
+        losses = {name: loss.detach() for name, loss in result.losses.items()}
+        self._totals.put(total, _StepOfLoss(step + 1, batch, losses))
+        self._check_losses()
         state.optimizer.zero_grad(set_to_none=True)
         total.backward()
         state.optimizer.step()
@@ -147,7 +190,7 @@ class TrainingLoop:
 
     def _between_steps(self) -> None:
         state = self.state
-        self._check_losses(state.running.bad_losses(), state.step)
+        self._check_losses()
         self._values = state.running.means() or self._values
         if state.step % self.log_every == 0:
             self._log()
@@ -229,16 +272,26 @@ class TrainingLoop:
         self.state.save(self.run, self.clock.seconds)
         self._saved_at = time.perf_counter()
 
-    def _check_losses(self, bad: Sequence[str], step: int) -> None:
-        if bad:
-            raise TrainingDiverged(
-                f"the loss became NaN or infinite by step {step:,} ({', '.join(bad)}). "
-                + self._last_checkpoint()
-            )
+    def _check_losses(self) -> None:
+        """Stops at the first total loss that is not finite, of those the host knows by now.
 
-    def _last_checkpoint(self) -> str:
-        advice = "Usual fix: lower the learning rates (model.lr) or look for bad values in the data"
+        Of a GPU it knows them some steps late: the weights are lost, the last checkpoint is not.
+        """
+        for total, step in self._totals.arrived():
+            if not math.isfinite(total):
+                self._totals.forget()
+                names = [name for name, loss in step.losses.items() if not loss.isfinite()]
+                kept = keep_batch(
+                    self.run.path / "failed_step", step.number, step.batch, step.losses
+                )
+                raise TrainingDiverged(
+                    f"the loss became NaN or infinite in step {step.number:,} "
+                    f"({', '.join(names) or 'the sum'}). {kept} {self._last_checkpoint()}"
+                )
+
+    def _last_checkpoint(self, advice: str | None = _USUAL_FIX) -> str:
+        more = f" {advice}" if advice else ""
         if not checkpoint_in_use(self.run.checkpoint).is_dir():
-            return f"No checkpoint had been written yet. {advice}"
+            return f"No checkpoint had been written yet.{more}"
         step = read_state(self.run.checkpoint)["step"]
-        return f"The checkpoint of step {step:,} in {self.run.checkpoint} was kept. {advice}"
+        return f"The checkpoint of step {step:,} in {self.run.checkpoint} was kept.{more}"

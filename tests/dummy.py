@@ -68,6 +68,7 @@ class DummyTask(Task):
         self.register_buffer("grid", torch.zeros(8))
         self.register_buffer("num_items", torch.tensor(4))
         self.register_buffer("num_steps", torch.tensor(0))
+        self.most_items = 8
         self.calls: list[str] = []
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> None:
@@ -80,7 +81,7 @@ class DummyTask(Task):
         self.grid = self.grid * 0.9 + torch.rand(8, generator=generator)
 
     def batch(self, generator: torch.Generator) -> Any:
-        return torch.rand(int(self.num_items), 1, generator=generator) * 2 - 1
+        return torch.rand(min(int(self.num_items), self.most_items), 1, generator=generator) * 2 - 1
 
     def losses(self, model: nn.Module, batch: Any) -> StepResult:
         error = model(batch) * self.scale - torch.sin(4 * batch)
@@ -93,6 +94,13 @@ class DummyTask(Task):
     def after_step(self, model: nn.Module, result: StepResult, step: int) -> None:
         self.num_steps += 1
         self.num_items.fill_(4 + int(result.losses["fit"].item() * 1e4) % 5)
+
+    def halve_step(self) -> str | None:
+        self.calls.append("halve_step")
+        if self.most_items < 2:
+            return None
+        self.most_items //= 2
+        return f"task.most_items={self.most_items}"
 
     def validate(self, model: nn.Module, generator: torch.Generator | None) -> dict[str, float]:
         self.calls.append("validate")

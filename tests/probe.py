@@ -97,6 +97,9 @@ class Task(TaskContract):
     def after_step(self, model: nn.Module, result: StepResult, step: int) -> None:
         pass
 
+    def halve_step(self) -> str | None:
+        return None
+
     def validate(self, model: nn.Module, generator: torch.Generator | None) -> dict[str, float]:
         return {"psnr": 20.0}
 

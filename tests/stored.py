@@ -174,6 +174,9 @@ class FakeTask(Task):
     def after_step(self, model: nn.Module, result: StepResult, step: int) -> None:
         raise NotImplementedError
 
+    def halve_step(self) -> str | None:
+        raise NotImplementedError
+
     def validate(self, model: nn.Module, generator: torch.Generator | None) -> dict[str, float]:
         raise NotImplementedError
 

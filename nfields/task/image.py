@@ -89,6 +89,12 @@ class ImageTask(Task):
     def after_step(self, model: Field, result: StepResult, step: int) -> None:
         pass  # nothing adapts
 
+    def halve_step(self) -> str | None:
+        if self.pixels_per_step < 2:
+            return None
+        self.pixels_per_step //= 2
+        return f"task.pixels_per_step={self.pixels_per_step}"
+
     def parameter_groups(self) -> list[ParameterGroup]:
         return []
 

@@ -224,6 +224,13 @@ class NerfTask(Task):
         wanted = result.num_items * self.samples_per_step / max(result.num_samples, 1)
         self.num_rays.fill_(int(min(max(wanted, 64), 2 * result.num_items, self.max_rays)))
 
+    def halve_step(self) -> str | None:
+        if self.samples_per_step < 128:
+            return None
+        self.samples_per_step //= 2
+        self.num_rays.copy_((self.num_rays // 2).clamp(min=1))
+        return f"task.samples_per_step={self.samples_per_step}"
+
     def parameter_groups(self) -> list[ParameterGroup]:
         parts = (self.sky, self.exposure, self.poses)
         groups = [group for part in parts for group in part.parameter_groups()]

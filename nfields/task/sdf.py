@@ -209,6 +209,15 @@ class SdfTask(Task):
     def after_step(self, model: Field, result: StepResult, step: int) -> None:
         pass  # nothing adapts
 
+    def halve_step(self) -> str | None:
+        if self.data.oriented is not None and self.oriented_per_step >= 2:
+            self.oriented_per_step //= 2
+            return f"task.oriented_per_step={self.oriented_per_step}"
+        if self.data.oriented is None and self.points_per_step >= 16:
+            self.points_per_step //= 2
+            return f"task.points_per_step={self.points_per_step}"
+        return None
+
     def parameter_groups(self) -> list[ParameterGroup]:
         return []
 

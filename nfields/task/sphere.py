@@ -160,6 +160,12 @@ class SphereTask(Task):
     def after_step(self, model: Field, result: StepResult, step: int) -> None:
         pass  # nothing adapts
 
+    def halve_step(self) -> str | None:
+        if self.points_per_step < 2:
+            return None
+        self.points_per_step //= 2
+        return f"task.points_per_step={self.points_per_step}"
+
     def parameter_groups(self) -> list[ParameterGroup]:
         return []
 

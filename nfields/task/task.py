@@ -49,7 +49,7 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def batch(self, generator: torch.Generator) -> Any:
-        """Draws one training batch, on the device of the task."""
+        """Draws one training batch, on the device of the task: a tensor or a NamedTuple of them."""
 
     @abstractmethod
     def losses(self, model: Field, batch: Any) -> StepResult:
@@ -58,6 +58,13 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def after_step(self, model: Field, result: StepResult, step: int) -> None:
         """Adapts the task to the step just done, such as the number of rays of the next one."""
+
+    @abstractmethod
+    def halve_step(self) -> str | None:
+        """Halves what a step computes, as its memory ran out; returns the option and its new value.
+
+        None, and nothing changes, where half of it would be nothing.
+        """
 
     @abstractmethod
     def validate(self, model: Field, generator: torch.Generator | None) -> dict[str, float]:
