@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nfields.config import TrainConfig, checked, compose
+from nfields.config import TrainConfig, checked, compose, config_folder
 from nfields.errors import DataError
 from nfields.overrides import apply, parse
 from nfields.run_folder import RunFolder
@@ -62,7 +62,7 @@ def continued(folder: RunFolder, parsed: Sequence[Override]) -> DictConfig:
     """The configuration in `folder`, under the values given; choices may only be repeated."""
     stored = folder.config()
     try:
-        cfg = OmegaConf.merge(OmegaConf.structured(TrainConfig), stored)
+        cfg = OmegaConf.merge(OmegaConf.structured(TrainConfig), newer_options(stored), stored)
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise DataError(
@@ -85,6 +85,24 @@ def continued(folder: RunFolder, parsed: Sequence[Override]) -> DictConfig:
             )
     problems += apply(cfg, values, list(choices))
     return checked(cfg, problems)
+
+
+def newer_options(stored: dict[str, Any]) -> dict[str, Any]:
+    """Options that came after a run was made, as our yaml files value them.
+
+    What is new is off, or as it always was, by default; so a run of an earlier version goes on and
+    is looked at as before.
+    """
+    newer: dict[str, Any] = {}
+    for group, choice in stored.get("choices", {}).items():
+        file = config_folder() / str(group) / f"{choice}.yaml"
+        node = stored.get(group)
+        if not isinstance(node, dict) or not file.is_file():
+            continue
+        ours: Any = OmegaConf.to_container(OmegaConf.load(file))
+        if ours.get("_target_") == node.get("_target_"):
+            newer[group] = {key: v for key, v in ours.items() if key not in ("defaults", *node)}
+    return newer
 
 
 def _signature(config: Any) -> dict[str, Any]:

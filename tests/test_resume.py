@@ -2,12 +2,15 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
+import nfields
 from nfields.errors import ConfigError, DataError
 from nfields.resume import configure
 from nfields.run import run_dir, train
@@ -60,6 +63,14 @@ def test_configuration_of_a_resumed_run_comes_from_its_folder(probe):
     assert run == RunFolder(Path("here"))
     assert (cfg.seed, cfg.task.head, cfg.trainer.max_steps) == (5, "mine", 8)
     assert cfg.choices.model == "probe"
+
+
+def test_options_that_came_after_a_run_are_off_in_it(tmp_path):
+    config: Any = OmegaConf.to_container(nfields.compose(["task=nerf", "task.cone=0.5"]))
+    expected = config["task"].pop("sky")
+    run = RunFolder.create(tmp_path / "run", config=config, overrides=[], data={})
+    cfg, _ = configure([f"resume={run.path}", "task.sky.degree=1"])
+    assert dict(cfg.task.sky) == expected | {"degree": 1} and cfg.task.cone == 0.5
 
 
 def test_a_folder_that_was_moved_can_be_resumed(probe):
