@@ -12,12 +12,12 @@ around the visual hull.
 
 What photographs need beyond that are parts of their own, each off or on by its node of the yaml:
 what lies behind the scene (nerf_background.py), the brightness of each picture (nerf_exposure.py),
-cameras that are learned too (nerf_poses.py).
+cameras that are learned too (nerf_poses.py), weights kept together and given depths (nerf_loss.py).
 """
 
 import math
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -35,27 +35,19 @@ from nfields.render.cameras import Cameras, project, rays, view_rays
 from nfields.render.harmonics import spherical_harmonics
 from nfields.render.occupancy import OccupancyGrid
 from nfields.render.surface import Surface
-from nfields.render.visual_hull import visual_hull
-from nfields.task.nerf_background import BACKGROUNDS, Sky
-from nfields.task.nerf_batch import RayBatch
+from nfields.task.nerf_background import BACKGROUNDS, Sky, draw_background, over
+from nfields.task.nerf_batch import RayBatch, Rendering
+from nfields.task.nerf_cells import carve, cube_around, draw_points, require_cells
 from nfields.task.nerf_evaluation import Appearance, evaluate_views, quick_psnr
 from nfields.task.nerf_exposure import Exposure
 from nfields.task.nerf_head import ray_readout, truncated_exp
+from nfields.task.nerf_loss import check_weights, depth_loss, spread
 from nfields.task.nerf_poses import PoseRefinement
 from nfields.task.nerf_surface import density_surface, seen_level
 from nfields.task.task import StepResult, Task
 
 # Rays rendered at once: their samples (about 100 a ray at worst) and hidden values fit the cache.
 _RENDER_CHUNK = 8192
-
-
-class Rendering(NamedTuple):
-    """Colour over the background, opacity in [0, 1], weighted depth, and the samples' number."""
-
-    rgb: Float[Tensor, "n 3"]
-    opacity: Float[Tensor, " n"]
-    depth: Float[Tensor, " n"]
-    num_samples: int
 
 
 class NerfTask(Task):
@@ -89,6 +81,8 @@ class NerfTask(Task):
         max_rays: int,
         min_transmittance: float | int,
         huber_delta: float | int,
+        distortion_weight: float | int,
+        depth_weight: float | int,
         num_pictures: int,
         backend: Literal["auto", "reference", "numba", "triton"],
     ):
@@ -105,7 +99,7 @@ class NerfTask(Task):
         self.out_dim = 1 + 3 * spherical_harmonics(torch.zeros(0, 3), sh_degree).shape[1]
         self.density_bias, self.backend = density_bias, backend
         self.background: Literal["white", "black"] = background
-        self.train_background = train_background
+        self.train_background: Literal["random", "white", "black"] = train_background
         self.carve = visual_hull
         self.grid_every, self.grid_warmup = grid_every, grid_warmup
         self.dt_min = 1 / steps_per_unit
@@ -121,6 +115,8 @@ class NerfTask(Task):
             decay=grid_decay,
             threshold=grid_threshold,
         )
+        check_weights(data, distortion_weight, depth_weight)
+        self.distortion_weight, self.depth_weight = distortion_weight, depth_weight
         num_views = len(data.cameras["train"])
         self.sky, self.exposure, self.poses = sky, exposure, poses
         exposure.start(num_views)
@@ -141,22 +137,13 @@ class NerfTask(Task):
 
     def prepare(self, model: Field, generator: torch.Generator) -> None:
         images = self.data.require_images("train")
-        cameras = self.data.cameras["train"]
-        # The hull is carved with straight rays of perspective cameras.
-        is_plain = cameras.is_perspective and cameras.homography is None
-        if self.carve and self.data.has_alpha and is_plain:
-            alphas = [image[..., 3] for image in images]
-            self.grid.exclude(lambda centers, half: visual_hull(centers, half, cameras, alphas))
-            self._fit_field_to(self.grid.candidates())
-        cells = self.grid.candidates()
-        if len(cells) == 0:
-            raise DataError(
-                f"no cell of the scene is seen by the cameras of {self.data.source} (or all alpha "
-                "is 0): the cameras look elsewhere or the scene box is in the wrong place; check "
-                "the poses and data.scale"
-            )
-        chosen = cells[torch.randint(len(cells), (1 << 14,), generator=generator)]
-        points = self.grid.positions(chosen, torch.rand(len(chosen), 3, generator=generator))
+        is_carved = self.carve and carve(self.grid, self.data, images)
+        cells = require_cells(self.grid, self.data)
+        if is_carved:
+            center, scale = cube_around(self.grid, cells)
+            self.field_center.copy_(center)
+            self.field_scale.copy_(scale)
+        points = draw_points(self.grid, cells, 1 << 14, generator)
         device = self.field_center.device
         model.initialize(FieldSamples.uniform(self._to_field(points.to(device))), generator)
 
@@ -181,17 +168,14 @@ class NerfTask(Task):
         else:
             origins, directions = rays(cameras, pixels.view_index, pixels.pixels)
         jitter = torch.rand(num, generator=generator)
-        values = pixels.values.float() / 255
-        if not self.data.has_alpha:
-            background, target = self.sky.draw(num, generator), values
+        if self.data.has_alpha:
+            background = draw_background(self.train_background, num, generator)
         else:
-            if self.train_background == "random":
-                background = torch.rand(num, 3, generator=generator)
-            else:
-                background = torch.full((num, 3), BACKGROUNDS[self.train_background])
-            alpha = values[:, 3:]
-            target = values[:, :3] * alpha + background * (1 - alpha)
-        batch = RayBatch(origins, directions, jitter, background, target, pixels.view_index, camera)
+            background = self.sky.draw(num, generator)
+        target = over(pixels.values.float() / 255, background)
+        batch = RayBatch(
+            origins, directions, jitter, background, target, pixels.view_index, camera, pixels.depth
+        )
         return batch.to(self.field_center.device)
 
     def losses(self, model: Field, batch: RayBatch) -> StepResult:
@@ -199,7 +183,14 @@ class NerfTask(Task):
         if batch.camera is not None:
             origins, directions = self.poses(batch.camera, self._homography())
         behind = self.sky.color(directions, otherwise=batch.background)
-        seen = self._render(model, origins, directions, batch.jitter, behind)
+        seen = self._render(
+            model,
+            origins,
+            directions,
+            batch.jitter,
+            behind,
+            wants_spread=self.distortion_weight > 0,
+        )
         rgb = self.exposure.apply_to(seen.rgb, batch.view_index)
         loss = huber_loss(rgb, batch.target, delta=self.huber_delta) / self.huber_delta
         with torch.no_grad():
@@ -217,6 +208,10 @@ class NerfTask(Task):
             "samples": float(seen.num_samples),
         }
         losses = {"rgb": loss, **self.exposure.losses(), **self.poses.losses()}
+        if seen.distortion is not None:
+            losses["distortion"] = self.distortion_weight * seen.distortion
+        if self.depth_weight > 0 and batch.depth is not None:
+            losses["depth"] = self.depth_weight * depth_loss(seen.depth, seen.opacity, batch.depth)
         return StepResult(losses, measures, seen.num_samples, num_rays)
 
     def after_step(self, model: Field, result: StepResult, step: int) -> None:
@@ -245,14 +240,16 @@ class NerfTask(Task):
         directions: Float[Tensor, "n 3"],
         jitter: Float[Tensor, " n"],
         background: Float[Tensor, "n 3"],
+        wants_spread: bool = False,
     ) -> Rendering:
         samples, points = self.march(origins, directions, jitter)
         # Most rays of a masked scene hit nothing: the rest of the work is for those that do.
         hit = (samples.offsets.diff() > 0).nonzero()[:, 0]
         offsets = torch.cat([samples.offsets[:1], samples.offsets[1:][hit]])
         values = model(self._to_field(points), self._ray_readout(model, directions[hit], offsets))
+        density = self._density(values[:, 0])
         hit_rgb, hit_opacity, hit_depth = composite(
-            self._density(values[:, 0]), torch.sigmoid(values[:, 1:]), samples.t_starts,
+            density, torch.sigmoid(values[:, 1:]), samples.t_starts,
             samples.t_ends, offsets, min_transmittance=self.min_transmittance,
             backend=self.backend,
         )  # fmt: skip
@@ -263,6 +260,15 @@ class NerfTask(Task):
             nothing.index_copy(0, hit, hit_opacity),
             nothing.index_copy(0, hit, hit_depth),
             len(points),
+            None
+            if not wants_spread
+            else spread(
+                density,
+                Samples(samples.t_starts, samples.t_ends, offsets),
+                grows=self.cone > 0,
+                min_transmittance=self.min_transmittance,
+                backend=self.backend,
+            ),
         )
 
     def march(
@@ -294,15 +300,6 @@ class NerfTask(Task):
 
     def _to_field(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         return (points - self.field_center) / self.field_scale
-
-    def _fit_field_to(self, index: Int[Tensor, " cells"]) -> None:
-        """Sets the field's cube to the smallest one around the given cells."""
-        if len(index) == 0:
-            return
-        low = self.grid.positions(index, 0.0).amin(dim=0)
-        high = self.grid.positions(index, 1.0).amax(dim=0)
-        self.field_center.copy_((low + high) / 2)
-        self.field_scale.copy_((high - low).max() / 2)
 
     @torch.no_grad()
     def render_rays(

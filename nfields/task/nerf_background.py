@@ -59,8 +59,19 @@ class Sky(nn.Module):
         return [ParameterGroup("sky", list(self.parameters()), self.lr)]
 
 
-def over(values: Float[Tensor, "*size c"], color: float) -> Float[Tensor, "*size 3"]:
-    """RGBA over a grey level; RGB as it is."""
+def draw_background(
+    mode: Literal["random", "white", "black"], num: int, generator: torch.Generator
+) -> Float[Tensor, "n 3"]:
+    """Colours behind the rays of a training batch of pictures with alpha."""
+    if mode == "random":
+        return torch.rand(num, 3, generator=generator)
+    return torch.full((num, 3), BACKGROUNDS[mode])
+
+
+def over(
+    values: Float[Tensor, "*size c"], color: float | Float[Tensor, "*size 3"]
+) -> Float[Tensor, "*size 3"]:
+    """RGBA over a grey level, or over a colour each; RGB as it is."""
     if values.shape[-1] == 3:
         return values
     alpha = values[..., 3:]

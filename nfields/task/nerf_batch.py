@@ -1,4 +1,4 @@
-"""One batch of rays of a radiance field's training."""
+"""Rays of a radiance field: a batch of training, and what rendering them gives."""
 
 from typing import Any, NamedTuple
 
@@ -23,10 +23,21 @@ class RayBatch(NamedTuple):
     target: Float[Tensor, "n 3"]
     view_index: Int[Tensor, " n"]
     camera: CameraRays | None = None
+    depth: Float[Tensor, " n"] | None = None  # distance along the ray, NaN where it is not known
 
     def to(self, device: torch.device) -> "RayBatch":
         """The same batch on a device."""
         return RayBatch(*(_to(part, device) for part in self))
+
+
+class Rendering(NamedTuple):
+    """Colour over the background, opacity in [0, 1], weighted depth, and the samples' number."""
+
+    rgb: Float[Tensor, "n 3"]
+    opacity: Float[Tensor, " n"]
+    depth: Float[Tensor, " n"]
+    num_samples: int
+    distortion: Float[Tensor, ""] | None  # mean over the rays, where it was asked for
 
 
 def _to(part: Any, device: torch.device) -> Any:

@@ -21,6 +21,7 @@ from nfields.render.paths import orbit
 from nfields.task.nerf import NerfTask
 from nfields.task.nerf_background import Sky
 from nfields.task.nerf_exposure import Exposure, fit_gain
+from nfields.task.nerf_loss import contracted_distance, depth_loss
 from nfields.task.nerf_poses import PoseRefinement, rotations
 from tests.compare import assert_matches
 
@@ -265,8 +266,8 @@ def test_a_known_change_of_exposure_is_found_again(
     mean = gains.log().mean(dim=0).exp() if mode == "gain" else gains.mean(dim=0)
     render = task._render
 
-    def darker(*args):
-        seen = render(*args)
+    def darker(*args, **options):
+        seen = render(*args, **options)
         return seen._replace(rgb=seen.rgb * mean)
 
     monkeypatch.setattr(task, "_render", darker)
@@ -344,3 +345,36 @@ def test_parts_that_are_off_have_no_parameters() -> None:
     task, _ = make()
     assert list(task.parameters()) == [] and task.parameter_groups() == []
     assert isinstance(task.sky, Sky) and isinstance(task.exposure, Exposure)
+
+
+def test_contracted_distance_is_the_identity_near_and_below_one_far() -> None:
+    t = torch.tensor([0.0, 0.5, 1.0, 2.0, 1e9])
+    assert_matches(contracted_distance(t), torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]))
+
+
+def test_depth_loss_is_zero_only_for_opaque_rays_at_the_right_distance() -> None:
+    distance = torch.tensor([2.0, 3.0, torch.nan])
+    right = depth_loss(distance.nan_to_num(7.0), torch.ones(3), distance)
+    assert float(right) == 0
+    for depth, opacity in (([2.2, 3.0, 0.0], [1.0, 1.0, 0.0]), ([1.0, 3.0, 0.0], [0.5, 1.0, 0.0])):
+        assert float(depth_loss(torch.tensor(depth), torch.tensor(opacity), distance)) > 0.01
+    unknown = torch.full((3,), torch.nan)
+    assert float(depth_loss(torch.ones(3), torch.zeros(3), unknown)) == 0
+
+
+def test_spread_and_depth_are_losses_of_their_own_and_leave_colour_alone() -> None:
+    task, model = make("task.distortion_weight=0.1")
+    task.depth_weight = 0.2
+    task.data.depths["train"] = [torch.full((28, 28), 2.5) for _ in range(6)]
+    losses = task.losses(model, task.batch(torch.Generator().manual_seed(0))).losses
+    plain, _ = make()
+    expected = plain.losses(model, plain.batch(torch.Generator().manual_seed(0))).losses
+    assert_matches(losses["rgb"].detach(), expected["rgb"].detach(), rtol=1e-6)
+    # A ball of radius 0.6 seen through soft walls: less than its own thickness, in sides of 2.
+    assert 0 < losses["distortion"].item() < 0.1 * 0.6 / 3
+    assert losses["depth"].item() > 0
+
+
+def test_depth_weight_needs_depths() -> None:
+    with pytest.raises(ConfigError, match="have no depth maps"):
+        make("task.depth_weight=0.1")
