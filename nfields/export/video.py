@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,9 +16,12 @@ from nfields.export.export import Export, ExportInterrupted, HasSurface, Renders
 from nfields.export.film import Channel, render_video
 from nfields.export.surface_studio import SurfaceStudio
 from nfields.render.cameras import Cameras
-from nfields.render.paths import make_path, strays
+from nfields.render.path_file import pinhole_cameras, read_path
+from nfields.render.paths import PATHS, make_path, picture_size, strays
 from nfields.render.turntable import Up
 from nfields.stored_run import StoredRun
+
+NUM_FRAMES = 120  # of paths that take no time of their own
 
 
 class VideoExport(Export):
@@ -26,8 +30,8 @@ class VideoExport(Export):
     def __init__(
         self,
         *,
-        path: Literal["orbit", "spiral", "interpolate"],
-        num_frames: int,
+        path: str,
+        num_frames: int | None,
         fps: int | float,
         width: int | None,
         height: int | None,
@@ -40,6 +44,11 @@ class VideoExport(Export):
         depth_range: Sequence[int | float] | None,
         out: str | None,
     ):
+        self.is_file = path.endswith(".json")
+        if not self.is_file and path not in PATHS:
+            raise ConfigError(
+                f"path={path}: choose {', '.join(PATHS)}, or a file of keyframes (.json)"
+            )
         positive = {"num_frames": num_frames, "fps": fps, "width": width, "height": height}
         for key, value in positive.items():
             if value is not None and value <= 0:
@@ -90,7 +99,7 @@ class VideoExport(Export):
                 )
             studio = SurfaceStudio(task.surface(run.model), up=self.up or "y")
             path = studio.turntable(
-                self.num_frames, self.width, self.height,
+                self.num_frames or NUM_FRAMES, self.width, self.height,
                 elevation_deg=15 if self.elevation is None else self.elevation,
             )  # fmt: skip
 
@@ -103,7 +112,7 @@ class VideoExport(Export):
                 "what=video needs a task with cameras, such as task=nerf, or with a surface, such "
                 f"as task=sdf; {run.folder.path} is of task={run.config.choices.task}"
             )
-        default = run.folder.path / "video" / f"{self.path}.mp4"
+        default = run.folder.path / "video" / f"{Path(self.path).stem}.mp4"
         file = default if self.out is None else Path(self.out)
         identity = {
             "step": run.step,
@@ -130,18 +139,31 @@ class VideoExport(Export):
         if self.split not in cameras or len(cameras[self.split]) == 0:
             there = ", ".join(name for name in cameras if len(cameras[name])) or "none"
             raise ConfigError(f"split={self.split} has no cameras; splits with cameras: {there}")
-        try:
-            path = make_path(
-                self.path, cameras[self.split], self.num_frames, self.width, self.height
-            )
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+        if self.is_file:
+            path = self._path_of_file(run, cameras[self.split])
+        else:
+            num_frames = self.num_frames or NUM_FRAMES
+            try:
+                path = make_path(
+                    self.path, cameras[self.split], num_frames, self.width, self.height
+                )
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
         if strays(path, cameras[self.split]):
             Console(stderr=True, highlight=False, soft_wrap=True).print(
                 f"note: path={self.path} goes far from all photographs, where the scene is a "
                 "guess; path=interpolate stays with them"
             )
         return path.to(run.device)
+
+    def _path_of_file(self, run: StoredRun, cameras: Cameras) -> Cameras:
+        """The path of a file of keyframes, in pictures of the size of the first photograph."""
+        path = read_path(Path(self.path))
+        num_frames = self.num_frames or max(1, round(path.seconds * self.fps))
+        poses, fov_deg = path.at(path.frame_times(num_frames))
+        size = picture_size(cameras.size(0), self.width, self.height)
+        found = pinhole_cameras(run.data.transform.poses_to_ours(poses), fov_deg, *size)
+        return replace(found, homography=cameras.homography)
 
 
 def fingerprint(checkpoint: Path) -> str:

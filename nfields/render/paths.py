@@ -242,13 +242,10 @@ def make_path(
         if value is not None and value < 1:
             raise ValueError(f"{key}={value} must be at least 1 pixel")
     path = PATHS[name](cameras, num_frames)
-    old_width, old_height = path.size(0)
     if width is None and height is None:
         return path
-    new_height = (
-        height if height is not None else max(1, round((width or 1) * old_height / old_width))
-    )
-    new_width = width if width is not None else max(1, round(new_height * old_width / old_height))
+    _, old_height = path.size(0)
+    new_width, new_height = picture_size(path.size(0), width, height)
     focal = path.focal[:, 1:] * (new_height / old_height)
     size = torch.tensor([new_width, new_height])
     return replace(
@@ -257,6 +254,18 @@ def make_path(
         center=(size / 2).expand(num_frames, 2).contiguous(),
         sizes=size.expand(num_frames, 2).contiguous(),
     )
+
+
+def picture_size(size: tuple[int, int], width: int | None, height: int | None) -> tuple[int, int]:
+    """Width and height as given; None keeps the size, or the shape where the other one is given."""
+    old_width, old_height = size
+    if width is None and height is None:
+        return size
+    new_height = (
+        height if height is not None else max(1, round((width or 1) * old_height / old_width))
+    )
+    new_width = width if width is not None else max(1, round(new_height * old_width / old_height))
+    return new_width, new_height
 
 
 def strays(path: Cameras, cameras: Cameras) -> bool:

@@ -12,6 +12,7 @@ from nfields.config import build
 from nfields.errors import ConfigError, DataError
 from nfields.export import command
 from nfields.export.command import main
+from nfields.render.path_file import Keyframe, write_path
 from nfields.stored_run import load_run
 from tests.dummy import DummyTask
 from tests.stored import FakeTask, make_run
@@ -52,6 +53,33 @@ def test_video_shows_the_scene_of_the_task_through_the_path(run):
         assert middle[0] > 200 and middle[1] < 60 and (pixels[0, 0] == 255).all()
 
 
+def test_keyframes_of_a_file_are_seen_at_their_times(run, tmp_path):
+    """In the frame of the data; as long as its seconds, as large as the photographs."""
+    pose = np.eye(4)
+    pose[2, 3] = 3.0
+    aside = pose.copy()
+    aside[0, 3] = 0.5
+    frames = [Keyframe(pose, 40.0, 0.0), Keyframe(aside, 40.0, 0.5)]
+    write_path(tmp_path / "ride.json", frames)
+    main([f"run={run}", "what=video", f"path={tmp_path / 'ride.json'}", "fps=10"])
+    pictures = sorted((run / "video" / "ride_frames").glob("*.png"))
+    assert len(pictures) == 5 and (run / "video" / "ride.mp4").exists()
+    middle = []
+    for file in (pictures[0], pictures[-1]):
+        with Image.open(file) as frame:
+            red = np.asarray(frame)[:, :, 1] < 60
+        assert red.shape == (16, 16)
+        middle.append(np.argwhere(red)[:, 1].mean())
+    # Half a unit aside at distance 3: 0.5 / (3 tan 20) of half the width.
+    assert middle[0] == pytest.approx(7.5, abs=0.3)
+    assert middle[0] - middle[1] == pytest.approx(4 / (3 * np.tan(np.radians(20))), abs=0.5)
+
+
+def test_a_path_that_cannot_be_read_is_named(run, tmp_path):
+    with pytest.raises(DataError, match=r"nowhere\.json cannot be read"):
+        export(run, f"path={tmp_path / 'nowhere.json'}")
+
+
 def test_weights_of_another_step_make_the_frames_anew(run):
     export(run)
     first = (run / "video" / "orbit_frames" / "00001.png").read_bytes()
@@ -79,7 +107,7 @@ def test_ctrl_c_leaves_a_video_and_says_how_to_go_on(run, capsys, monkeypatch):
     ("words", "message"),
     [
         (["wdith=3"], r"wdith = 3: no such option; did you mean width\?"),
-        (["path=circle"], "path = 'circle': must be one of 'orbit', 'spiral', 'interpolate'"),
+        (["path=circle"], "path=circle: choose orbit, spiral, interpolate, or a file"),
         (["what=vidoe"], r"what=vidoe: no such export; did you mean video\?; there are: .*video"),
         (["num_frames=0"], "num_frames=0 must be more than 0"),
         (["num_frames=4.5"], "num_frames = 4.5: must be a whole number"),
