@@ -49,26 +49,29 @@ def _clamped(value: Any) -> Any:
 
 
 @njit(inline="always", **_FAST)
-def _find_cells(
+def find_block_cells(
     dim: int, points: Any, start: int, stride: int, scale: Any, level: Any, smoothstep: bool,
-    rows: Any, weights: Any,
+    rows: Any, weights: Any, count: int,
 ) -> None:  # fmt: skip
-    """Entries and weights of the corners of a block of points; structure of arrays throughout."""
+    """Entries and weights of the corners of `count` points, structure of arrays throughout.
+
+    `count` is a multiple of LANES, at most BLOCK; rows and weights are (2^dim, BLOCK), flat.
+    """
     resolution, entries = level[0], level[2]
     if level[3] == 0:
-        for i in range(0, BLOCK, LANES):
+        for i in range(0, count, LANES):
             find_cells(
                 dim, DENSE, points, start + i, stride, scale, resolution, entries, smoothstep,
                 rows, weights, i, BLOCK,
             )  # fmt: skip
     elif entries & (entries - 1) == 0:
-        for i in range(0, BLOCK, LANES):
+        for i in range(0, count, LANES):
             find_cells(
                 dim, HASHED, points, start + i, stride, scale, resolution, entries, smoothstep,
                 rows, weights, i, BLOCK,
             )  # fmt: skip
     else:
-        for i in range(0, BLOCK, LANES):
+        for i in range(0, count, LANES):
             find_cells(
                 dim, HASHED_ANY, points, start + i, stride, scale, resolution, entries, smoothstep,
                 rows, weights, i, BLOCK,
@@ -122,9 +125,9 @@ def forward_kernel(dim: int, features: int, has_gather: bool) -> Any:
                 rows = np.empty(corners * BLOCK, np.uint32)
                 weights = np.empty(corners * BLOCK, points.dtype)
                 start = b * BLOCK
-                _find_cells(
+                find_block_cells(
                     dim, points, start, padded, scales[level], layout[level], smoothstep, rows,
-                    weights,
+                    weights, BLOCK,
                 )  # fmt: skip
                 _gather(
                     features, corners, has_gather, table, layout[level, 1], rows, weights, ready,
@@ -137,9 +140,9 @@ def forward_kernel(dim: int, features: int, has_gather: bool) -> Any:
             start = b * BLOCK
             for slot in range(small.shape[0]):
                 level = small[slot]
-                _find_cells(
+                find_block_cells(
                     dim, points, start, padded, scales[level], layout[level], smoothstep, rows,
-                    weights,
+                    weights, BLOCK,
                 )  # fmt: skip
                 _gather(
                     features, corners, has_gather, table, layout[level, 1], rows, weights, tile,
@@ -231,9 +234,9 @@ def table_gradient_kernel(dim: int, features: int) -> Any:
             rows = np.empty(corners * BLOCK, np.uint32)
             weights = np.empty(corners * BLOCK, points.dtype)
             for start in range(0, padded, BLOCK):
-                _find_cells(
+                find_block_cells(
                     dim, points, start, padded, scales[level], layout[level], smoothstep, rows,
-                    weights,
+                    weights, BLOCK,
                 )  # fmt: skip
                 for i in range(BLOCK):
                     scatter(
@@ -269,7 +272,9 @@ def point_gradient_kernel(dim: int, features: int) -> Any:
                     block[k * BLOCK + i] = _clamped(x[(start + i) * dim + k])
             for level in range(num_levels):
                 scale, first = scales[level], layout[level, 1]
-                _find_cells(dim, block, 0, BLOCK, scale, layout[level], smoothstep, rows, weights)
+                find_block_cells(
+                    dim, block, 0, BLOCK, scale, layout[level], smoothstep, rows, weights, BLOCK
+                )
                 for i in range(count):
                     for k in range(dim):
                         position = block[k * BLOCK + i] * scale + kind(0.5)

@@ -122,7 +122,7 @@ def _march(
     nothing = arrays[3][:0]
     coarse = cpu.coarsen(arrays[2])
     box = cpu.occupied_box(coarse).astype(arrays[0].dtype)
-    arrays[3:3] = [coarse, box]
+    arrays[3:3] = [cpu.clearance(coarse), box]
     cpu.march(*arrays, *options, nothing, nothing, offsets.numpy(), False)
     offsets = offsets.cumsum(0)
     starts = origins.new_empty(int(offsets[-1]))
