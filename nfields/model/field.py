@@ -8,11 +8,13 @@ ray and then computes 4 values a sample, not 49.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from nfields.ops.render import GridNetwork
 from nfields.optimizer import ParameterGroup
 
 
@@ -87,3 +89,12 @@ class Field(nn.Module, ABC):
     @abstractmethod
     def parameter_groups(self) -> list[ParameterGroup]:
         """All parameters, with their learning rates."""
+
+
+@runtime_checkable
+class HasGridNetwork(Protocol):
+    """What a field offers that may consist of a grid and a small network, as `render` takes it."""
+
+    def grid_network(self) -> GridNetwork | None:
+        """The field as tensors; None where its options make it something else."""
+        ...

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from nfields.errors import ConfigError
@@ -72,6 +72,12 @@ class GridEncoder(nn.Module):
             smoothstep=self.smoothstep,
             backend=self.backend,
         )
+
+    def as_tensors(
+        self,
+    ) -> tuple[Float[Tensor, "n f"], Float[Tensor, " l"], Int[Tensor, "l 4"], bool]:
+        """Table, scales, levels and smoothstep: what `grid_encode` computes with."""
+        return self.table, self.scales, self.levels, self.smoothstep
 
 
 class PeriodicGridEncoder(nn.Module):

@@ -13,6 +13,7 @@ from nfields.errors import ConfigError
 from nfields.model.field import Field, GroupReadout, Kernels, Samples
 from nfields.model.grid import GridEncoder
 from nfields.model.readout import hidden_layers, initialize_relu, network, parameters_of
+from nfields.ops.render import GridNetwork
 from nfields.optimizer import ParameterGroup
 
 
@@ -72,6 +73,13 @@ class HashGrid(Field):
     def initialize(self, samples: Samples, generator: torch.Generator) -> None:
         self.encoder.table.uniform_(-self.feature_init, self.feature_init, generator=generator)
         initialize_relu(self.layers, self.readout, generator)
+
+    def grid_network(self) -> GridNetwork | None:
+        weights, biases = parameters_of(self.layers)
+        return GridNetwork(
+            *self.encoder.as_tensors(), None, None, weights, biases, self.readout.weight,
+            self.readout.bias,
+        )  # fmt: skip
 
     def kernels(self, x: Float[Tensor, "n in_dim"]) -> Kernels | None:
         return None

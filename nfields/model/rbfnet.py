@@ -29,9 +29,10 @@ from torch import Tensor, nn
 from nfields.errors import ConfigError
 from nfields.model.field import Field, GroupReadout, Kernels, Samples
 from nfields.model.grid import GridEncoder, PeriodicGridEncoder
-from nfields.model.readout import read_out
+from nfields.model.readout import parameters_of, read_out
 from nfields.ops.mlp import mlp
 from nfields.ops.rbf_decode import rbf_decode
+from nfields.ops.render import GridNetwork
 from nfields.optimizer import ParameterGroup
 
 MAX_NEURONS = 64  # the representation's claim: fewer than 64 units suffice
@@ -136,8 +137,7 @@ class RBFNet(Field):
             )  # fmt: skip
         hidden = mlp(
             features,
-            [layer.weight for layer in self.layers],  # pyright: ignore[reportArgumentType]
-            [layer.bias for layer in self.layers],  # pyright: ignore[reportArgumentType]
+            *parameters_of(self.layers),
             activate_last=True,
             backend=self.backend,
         )
@@ -168,6 +168,15 @@ class RBFNet(Field):
         if self.linear_term:
             # Features start small; their readout must not, or they would learn slowly.
             self.readout.weight[:, num_neurons:].normal_(0, 0.1, generator=generator)
+
+    def grid_network(self) -> GridNetwork | None:
+        if not isinstance(self.encoder, GridEncoder):
+            return None
+        grid, readout = self.encoder.as_tensors(), (self.readout.weight, self.readout.bias)
+        if self.decoder == "rbf":
+            return GridNetwork(*grid, self.centers, self.log_inv_widths.exp(), [], [], *readout)
+        weights, biases = parameters_of(self.layers)
+        return GridNetwork(*grid, None, None, weights, biases, *readout)
 
     @torch.no_grad()
     def kernels(self, x: Float[Tensor, "n in_dim"]) -> Kernels | None:
