@@ -28,6 +28,8 @@ from nfields.ops.rbf_decode import rbf_decode
 from nfields.optimizer import Adam
 from nfields.run_folder import write_json
 
+TRAIN_SECONDS = 20.0  # before a view is rendered: of an untrained field all is fog
+
 
 @dataclass(frozen=True)
 class Row:
@@ -137,50 +139,75 @@ def rbf_rows(repeats: int) -> list[Row]:
 
 
 def training_rows(overrides: Sequence[str], repeats: int) -> list[Row]:
-    """A whole training step of task=nerf model=rbfnet, and one rendered test view."""
+    """A whole training step of task=nerf model=rbfnet."""
     cfg = compose(["task=nerf", "model=rbfnet", *overrides])
     data = build(cfg.data)
 
-    def stepper(backend: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    def stepper(backend: str) -> Callable[[], Any]:
         words = [f"model.backend={backend}", f"task.backend={backend}"]
         cfg = compose(["task=nerf", "model=rbfnet", *overrides, *words])
         task = build(cfg.task, data=data)
-        model = build(cfg.model, in_dim=task.in_dim, out_dim=task.out_dim)
-        generator = torch.Generator().manual_seed(cfg.seed)
-        task.prepare(model, generator)
-        optimizer = Adam(model.parameter_groups(), tuple(cfg.trainer.betas), cfg.trainer.eps)
-        count = 0
+        return _stepper(task, build(cfg.model, in_dim=task.in_dim, out_dim=task.out_dim), cfg)
 
-        def step() -> None:
-            nonlocal count
-            task.before_step(model, count, generator)
-            result = task.losses(model, task.batch(generator))
-            optimizer.zero_grad(set_to_none=True)
-            torch.stack([*result.losses.values()]).sum().backward()
-            optimizer.step()
-            task.after_step(model, result, count)
-            count += 1
-
-        def render() -> None:
-            task.render_view(model, data.cameras["test"], 0)
-
-        return step, render
-
-    (ours, render), (other, _) = stepper("numba"), stepper("reference")
+    ours, other = stepper("numba"), stepper("reference")
     for _ in range(30):
         ours()  # ray count and learning rates settle; the reference gets the same rays below
     for _ in range(3):
         other()
-    width, height = data.cameras["test"].size(0)
-    render()
-    seconds = statistics.median(_seconds(render) for _ in range(repeats))
-    return [
-        interleave("training step, task=nerf", "reference backends", ours, other, repeats),
-        Row(f"rendering a {width} x {height} view, untrained", seconds, seconds, 1.0, "itself"),
-    ]
+    return [interleave("training step, task=nerf", "reference backends", ours, other, repeats)]
+
+
+def _stepper(task: Any, model: Any, cfg: Any) -> Callable[[], Any]:
+    """A function that trains for one step."""
+    generator = torch.Generator().manual_seed(cfg.seed)
+    task.prepare(model, generator)
+    optimizer = Adam(model.parameter_groups(), tuple(cfg.trainer.betas), cfg.trainer.eps)
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        task.before_step(model, count, generator)
+        result = task.losses(model, task.batch(generator))
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack([*result.losses.values()]).sum().backward()
+        optimizer.step()
+        task.after_step(model, result, count)
+        count += 1
+
+    return step
+
+
+def render_rows(overrides: Sequence[str], repeats: int) -> list[Row]:
+    """A view of 256 x 256 pixels in one kernel, against the operations of training; trained 20 s.
+
+    `overrides` with data.path=FOLDER take real images; model.* none, as both models are measured.
+    """
+    rows = []
+    for name in ("rbfnet", "hashgrid"):
+        cfg = compose(["task=nerf", f"model={name}", *overrides])
+        task = build(cfg.task, data=build(cfg.data))
+        model = build(cfg.model, in_dim=task.in_dim, out_dim=task.out_dim)
+        step = _stepper(task, model, cfg)
+        start = time.perf_counter()
+        while time.perf_counter() - start < TRAIN_SECONDS:
+            step()
+        cameras = task.data.cameras["test"].resized(256, 256)
+
+        def look(renderer: str, task: Any = task, model: Any = model, cameras: Any = cameras):
+            task.renderer = renderer
+            task.render_view(model, cameras, 0)
+
+        rows.append(
+            interleave(
+                f"rendering a 256 x 256 view, {name}", "operations of training",
+                lambda look=look: look("fused"), lambda look=look: look("plain"), repeats,
+            )
+        )  # fmt: skip
+    return rows
 
 
 PARTS = {"grid_encode": grid_rows, "mlp": mlp_rows, "rbf_decode": rbf_rows}
+OF_A_RUN = {"training": training_rows, "render": render_rows}
 
 
 def run(
@@ -190,11 +217,11 @@ def run(
     repeats: int = 5,
     out: str | None = None,
 ) -> list[Row]:
-    """All rows (or those of `only`: grid_encode, mlp, rbf_decode, training), printed as a table.
+    """All rows (or those of `only`: grid_encode, mlp, rbf_decode, training, render), as a table.
 
-    `overrides` configure the training part, such as data.path=FOLDER. `out` takes the json.
+    `overrides` configure the parts with a run, such as data.path=FOLDER. `out` takes the json.
     """
-    names = [*PARTS, "training"]
+    names = [*PARTS, *OF_A_RUN]
     if only is not None and only not in names:
         raise_problems([f"only={only}: choose one of {', '.join(names)}"])
     machine = environment()
@@ -202,7 +229,7 @@ def run(
     print("| what | ours, ms | other, ms | ratio | against |\n|---|---|---|---|---|")
     rows: list[Row] = []
     for name in names if only is None else [only]:
-        made = PARTS[name](repeats) if name in PARTS else training_rows(overrides, repeats)
+        made = PARTS[name](repeats) if name in PARTS else OF_A_RUN[name](overrides, repeats)
         for row in made:
             print(
                 f"| {row.name} | {1e3 * row.ours:.1f} | {1e3 * row.other:.1f} | "

@@ -44,6 +44,13 @@ from nfields.task.nerf_head import ray_readout, truncated_exp
 from nfields.task.nerf_loss import check_weights, depth_loss, spread
 from nfields.task.nerf_poses import PoseRefinement
 from nfields.task.nerf_surface import density_surface, seen_level
+from nfields.task.nerf_view import (
+    FUSED_CHUNK,
+    Renderer,
+    check_renderer,
+    fused_network,
+    render_fused,
+)
 from nfields.task.task import StepResult, Task
 
 # Rays rendered at once: their samples (about 100 a ray at worst) and hidden values fit the cache.
@@ -84,6 +91,7 @@ class NerfTask(Task):
         distortion_weight: float | int,
         depth_weight: float | int,
         num_pictures: int,
+        renderer: Renderer,
         backend: Literal["auto", "reference", "numba", "triton"],
     ):
         super().__init__()
@@ -95,6 +103,8 @@ class NerfTask(Task):
             )
         if steps_per_unit <= 0 or huber_delta <= 0:
             raise ConfigError("task.steps_per_unit and task.huber_delta must be above 0")
+        check_renderer(renderer)
+        self.renderer: Renderer = renderer
         self.data, self.sh_degree = data, sh_degree
         self.out_dim = 1 + 3 * spherical_harmonics(torch.zeros(0, 3), sh_degree).shape[1]
         self.density_bias, self.backend = density_bias, backend
@@ -312,13 +322,18 @@ class NerfTask(Task):
         """rgb, opacity and weighted depth of any number of rays, on the CPU."""
         color = BACKGROUNDS[background or self.background] if self.data.has_alpha else 0.0
         device = self.field_center.device
+        network = fused_network(self.renderer, model, self.sh_degree, self.backend)
+        chunk = _RENDER_CHUNK if network is None else FUSED_CHUNK
         parts = []
-        for o, d in zip(origins.split(_RENDER_CHUNK), directions.split(_RENDER_CHUNK), strict=True):
+        for o, d in zip(origins.split(chunk), directions.split(chunk), strict=True):
             origin, direction = o.to(device), d.to(device)
-            half = torch.full((len(o),), 0.5, device=device)
             behind = torch.full((len(o), 3), color, device=device)
             if not self.data.has_alpha:
                 behind = self.sky.color(direction, otherwise=behind)
+            if network is not None:
+                parts.append(render_fused(self, network, self.data.near, origin, direction, behind))
+                continue
+            half = torch.full((len(o),), 0.5, device=device)
             parts.append(self._render(model, origin, direction, half, behind)[:3])
         rgb, opacity, depth = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
         return rgb, opacity, depth
