@@ -1,5 +1,7 @@
 """mlp: kernel against reference, limits."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -40,6 +42,34 @@ def test_kernel_has_the_derivatives_of_the_reference(
         (x, *weights, *biases),
         num_operations=9 * 3,
     )
+
+
+@pytest.mark.parametrize("num_points", [1, 15, 96, 1000])  # less than a tile, a block, blocks
+@pytest.mark.parametrize("sizes", [(3, 16, 5), (32, 64, 64, 16), (40, 96, 112, 33)])
+@pytest.mark.parametrize(("biased", "activate_last"), [(True, False), (False, True)])
+def test_float32_kernel_has_the_derivatives_of_the_reference(
+    num_points: int, sizes: tuple[int, ...], biased: bool, activate_last: bool
+) -> None:
+    weights = [torch.randn(b, a) / a**0.5 for a, b in pairwise(sizes)]
+    biases = [torch.randn(b) for b in sizes[1:]] if biased else []
+    inputs = [torch.randn(num_points, sizes[0]), *weights, *biases]
+    upstream = torch.randn(num_points, sizes[-1])
+
+    def derivatives(inputs: list[Tensor], backend: str) -> list[Tensor]:
+        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+        x, weights, biases = leaves[0], leaves[1 : len(sizes)], leaves[len(sizes) :]
+        out = mlp(x, weights, biases, activate_last=activate_last, backend=backend)
+        return [out, *torch.autograd.grad(out, leaves, upstream.to(out.dtype))]
+
+    exact = derivatives([tensor.double() for tensor in inputs], "reference")
+    for ours, wanted in zip(derivatives(inputs, "numba"), exact, strict=True):
+        assert_matches(ours, wanted, num_operations=num_points * sum(sizes))
+
+
+def test_nan_is_not_lost_in_relu() -> None:
+    x = torch.tensor([[1.0, float("nan")], [1.0, 2.0]])
+    out = mlp(x, [torch.ones(3, 2), torch.ones(1, 3)], activate_last=True, backend="numba")
+    assert out[0].isnan() and out[1] == 9
 
 
 def test_without_biases_scaling_the_input_scales_the_output() -> None:
