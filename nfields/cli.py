@@ -66,7 +66,7 @@ def messages() -> Iterator[None]:
     except (ConfigError, DataError, HydraException) as error:
         if shows_tracebacks():
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error{of_process()}: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         if shows_tracebacks():
@@ -76,6 +76,12 @@ def messages() -> Iterator[None]:
     except BrokenPipeError:  # `nfields train --cfg job | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def of_process() -> str:
+    """Which process speaks, where torchrun started several; else nothing."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    return "" if size == "1" else f" in process {os.environ.get('RANK', '0')} of {size}"
 
 
 def shows_tracebacks() -> bool:
@@ -126,7 +132,8 @@ def run_once(overrides: Sequence[str]) -> None:
     try:
         train_one(overrides)
     except TrainingInterrupted as stop:
-        print(stop, file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # all the processes of torchrun stop alike
+            print(stop, file=sys.stderr)
         sys.exit(stop.exit_code)
 
 
@@ -160,7 +167,7 @@ def with_hydra(words: Sequence[str], overrides: Sequence[str]) -> None:
         except (ConfigError, DataError) as error:
             if shows_tracebacks():
                 raise
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error{of_process()}: {error}", file=sys.stderr)
             failed.append(" ".join(overrides_of_job))
 
     sys.argv = [sys.argv[0], *map(opened, words)]

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from nfields.checkpoint import read_state
 from nfields.config_check import join, locate, raise_problems, show
+from nfields.distributed import processes
 from nfields.errors import ConfigError, DataError
 from nfields.key_values import find_run, option_problems, read_words
 from nfields.model.field import Field
@@ -40,11 +41,15 @@ def evaluate(
 
     At most `limit` held-out items count (None: all; 0: nothing is evaluated or written and only the
     facts of the training return). `options` go to the keyword-only arguments of `task.evaluate`,
-    such as split or background. `folder` takes the results in place of evaluation/.
+    such as split or background. `folder` takes the results in place of evaluation/. Of several
+    processes (nfields/distributed.py) the first returns and writes, the others help or do nothing.
     """
     if limit is not None and limit < 0:
         raise ConfigError(f"limit={limit} must be 0 or more, or null for all")
-    facts = training_facts(run, task, model)
+    is_first = processes().is_first
+    if not is_first and (limit == 0 or not task.shares_evaluation):
+        return {}
+    facts = training_facts(run, task, model) if is_first else {}
     if limit == 0:
         return facts
     folder = run.evaluation if folder is None else folder
@@ -57,6 +62,8 @@ def evaluate(
     finally:
         task.train(modes[0])
         model.train(modes[1])
+    if not is_first:
+        return {}
     flat = {key: measured[key] for key in measured if key not in ("per_image", "protocol")}
     seconds = time.perf_counter() - start
     result = {**flat, **facts, "evaluate_seconds": seconds}

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from nfields.config import build
+from nfields.distributed import Processes, joined
 from nfields.evaluation import evaluate
 from nfields.resume import configure
 from nfields.run_folder import RunFolder
@@ -17,7 +18,15 @@ PICTURES_NAMED = 6  # at the end of a run; the folder has them all
 
 
 def train(overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The metrics of the run that `python train.py <overrides>` is."""
+    """The metrics of the run that `python train.py <overrides>` is.
+
+    Started by torchrun, this is one of several processes that share it; the first returns them.
+    """
+    with joined() as processes:
+        return _train(overrides, processes)
+
+
+def _train(overrides: Sequence[str], processes: Processes) -> dict[str, Any]:
     cfg, resumed = configure(overrides)
 
     data = build(cfg.data)
@@ -26,14 +35,18 @@ def train(overrides: Sequence[str] = ()) -> dict[str, Any]:
     trainer = build(cfg.trainer)
     loggers = [build(node) for node in (cfg.logger or {}).values()]
 
-    run = resumed or RunFolder.create(run_dir(cfg), config={}, overrides=[], data=data.card())
-    config: Any = OmegaConf.to_container(cfg)
-    run.write_config(config, overrides)
-    print(f"run folder: {run.path}", flush=True)
+    run = RunFolder(Path())
+    if processes.is_first:
+        run = resumed or RunFolder.create(run_dir(cfg), config={}, overrides=[], data=data.card())
+        config: Any = OmegaConf.to_container(cfg)
+        run.write_config(config, overrides)
+        print(f"run folder: {run.path}", flush=True)
+    run = RunFolder(Path(processes.tell(str(run.path))))
 
     trainer.fit(task, model, run, loggers, cfg.seed, resume_from=resumed)
     metrics = evaluate(task, model, run, limit=cfg.eval_limit)
-    report(run, metrics)
+    if processes.is_first:
+        report(run, metrics)
     return metrics
 
 

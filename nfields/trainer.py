@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from nfields.budget import Budget, Clock, format_duration, parse_duration, parse_targets
+from nfields.distributed import local_device, processes
 from nfields.ema import WeightAverage
 from nfields.errors import ConfigError
 from nfields.export.fit_film import FitFilm, TakesSnapshots
@@ -81,7 +82,8 @@ class Trainer:
             max_steps, parse_duration(max_time, "trainer.max_time"), parse_targets(stop_at)
         )
         self.schedule = Schedule(warmup_steps, decay, decay_start, final_lr_factor)
-        self.device = choose_device(device)
+        self.device = choose_device(local_device(device))
+        self.processes = processes()
         self.checkpoint_seconds = parse_duration(checkpoint_every, "trainer.checkpoint_every")
         self.progress_seconds = parse_duration(progress_every, "trainer.progress_every") or 0.0
         if precision not in get_args(Precision):
@@ -137,8 +139,9 @@ class Trainer:
         num_threads = use_threads(self.threads)
         torch.use_deterministic_algorithms(self.deterministic)
         if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
-        progress = Progress(Console(), self.progress_seconds)
+        progress = Progress(Console(quiet=not self.processes.is_first), self.progress_seconds)
         with progress, Interrupt(progress.note) as interrupt:
             for note in getattr(task.data, "notes", ()):
                 progress.note(note)
@@ -152,6 +155,7 @@ class Trainer:
                     f"resumed {resume_from.path} at step {state.step:,}, "
                     f"{format_duration(seconds)} of training"
                 )
+            self.processes.make_equal(state.tensors())
             clock = Clock(seconds, self.device)
             reason = self.budget.stop_reason(state.step, seconds, state.validation)
             if reason is None or resume_from is None:
@@ -164,7 +168,8 @@ class Trainer:
             if state.average is not None:
                 state.average.copy_to_weights()
             summary = self._summary(state, clock, reason or "", num_threads)
-            write_json(run.summary_file, asdict(summary))
+            if self.processes.is_first:
+                write_json(run.summary_file, asdict(summary))
             progress.note(
                 f"trained {summary.steps:,} steps in {summary.train_seconds:.1f} s "
                 f"({summary.parameters:,} parameters): {summary.stop_reason}"
@@ -206,9 +211,11 @@ class Trainer:
         interrupt: Interrupt,
         seed: int,
     ) -> str | None:
-        run.path.mkdir(parents=True, exist_ok=True)
-        run.summary_file.unlink(missing_ok=True)  # it marks a run as finished
-        all_loggers = [JsonLines(), *loggers]
+        all_loggers: list[Logger] = []
+        if self.processes.is_first:
+            run.path.mkdir(parents=True, exist_ok=True)
+            run.summary_file.unlink(missing_ok=True)  # it marks a run as finished
+            all_loggers = [JsonLines(), *loggers]
         try:
             for logger in all_loggers:
                 logger.start(run, state.step)
@@ -219,18 +226,24 @@ class Trainer:
                 eval_every=self.eval_every,
                 checkpoint_seconds=self.checkpoint_seconds,
                 seed=seed,
+                processes=self.processes,
                 state=state,
                 clock=clock,
                 run=run,
                 loggers=all_loggers,
                 progress=progress,
                 interrupt=interrupt,
-                film=FitFilm(run.path / "snapshots", self.snapshots) if self.snapshots else None,
+                film=self._film(run),
             )
             return loop.train()
         finally:
             for logger in all_loggers:
                 logger.close()
+
+    def _film(self, run: RunFolder) -> FitFilm | None:
+        if self.snapshots == 0 or not self.processes.is_first:
+            return None
+        return FitFilm(run.path / "snapshots", self.snapshots)
 
     def _summary(
         self, state: TrainingState, clock: Clock, reason: str, num_threads: int
@@ -240,7 +253,7 @@ class Trainer:
             steps=state.step,
             train_seconds=clock.seconds,
             parameters=sum(p.numel() for p in named_parameters(state.modules).values()),
-            num_samples=state.num_samples,
+            num_samples=int(state.num_samples),
             peak_memory_bytes=max(peak_memory_bytes() or 0, state.peak_memory_bytes) or None,
             peak_gpu_memory_bytes=torch.cuda.max_memory_allocated(self.device) if is_cuda else None,
             compile_seconds=state.compile_seconds,

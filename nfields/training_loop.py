@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nfields.budget import Budget, Clock
 from nfields.checkpoint import checkpoint_in_use, read_state
+from nfields.distributed import Processes
 from nfields.errors import ConfigError
 from nfields.export.fit_film import FitFilm, TakesSnapshots
 from nfields.failed_step import is_out_of_memory, keep_batch
@@ -57,6 +58,7 @@ class TrainingLoop:
     eval_every: int | None
     checkpoint_seconds: float | None
     seed: int
+    processes: Processes
     state: TrainingState
     clock: Clock
     run: RunFolder
@@ -65,22 +67,23 @@ class TrainingLoop:
     interrupt: Interrupt
     film: FitFilm | None
     _saved_at: float = field(default=0.0, init=False)
+    _seconds: float = field(default=0.0, init=False)  # of training before the present step
     _values: dict[str, float] = field(default_factory=dict, init=False)  # on the progress line
     _totals: LateNumbers[_StepOfLoss] = field(default_factory=LateNumbers, init=False)
 
     def train(self) -> str | None:
         """Returns why training is over, None if it was interrupted; a checkpoint is written."""
         state, clock = self.state, self.clock
-        if self._stop_reason() is None and self.interrupt.signal_number is None:
+        if self._goes_on():
             self._rehearse()
             self._start_film()
         self._saved_at = time.perf_counter()
         clock.start()
         try:
-            while (reason := self._stop_reason()) is None and self.interrupt.signal_number is None:
+            while self._goes_on():
                 total, result = self._step_within_memory()
                 state.step += 1
-                state.num_samples += result.num_samples
+                state.num_samples = state.num_samples + result.num_samples
                 if state.average is not None:
                     state.average.update()
                 state.running.add(total, result)
@@ -91,6 +94,7 @@ class TrainingLoop:
         finally:
             clock.stop()
         self._check_losses()
+        reason = None if self.interrupt.signal_number is not None else self._stop_reason()
         if reason is not None and state.step % self.log_every != 0 and state.running.means():
             self._log()
         self._show()
@@ -101,8 +105,16 @@ class TrainingLoop:
             self.film.make_or_say_why_not(self.progress.note)
         return reason
 
+    def _goes_on(self) -> bool:
+        """Whether there is a next step: the same answer for all processes of the run."""
+        self._seconds, signal_number = self.processes.agree(
+            self.clock.seconds, self.interrupt.signal_number
+        )
+        self.interrupt.signal_number = signal_number
+        return signal_number is None and self._stop_reason() is None
+
     def _stop_reason(self) -> str | None:
-        return self.budget.stop_reason(self.state.step, self.clock.seconds, self.state.validation)
+        return self.budget.stop_reason(self.state.step, self._seconds, self.state.validation)
 
     def _rehearse(self) -> None:
         """Compiles every kernel by one step (and validation) that is then undone."""
@@ -134,6 +146,12 @@ class TrainingLoop:
     def _make_room(self, reason: str) -> None:
         self.state.optimizer.zero_grad(set_to_none=True)
         self._totals.forget()
+        if self.processes.size > 1:
+            raise ConfigError(
+                f"out of memory in step {self.state.step + 1:,} of process {self.processes.rank}: "
+                f"{reason}. One process alone cannot take a smaller part; start again with a "
+                f"smaller step (task.samples_per_step, ...). {self._last_checkpoint(advice=None)}"
+            )
         if self.clock.device.type == "cuda":
             torch.cuda.empty_cache()
         smaller = self.state.task.halve_step()
@@ -150,12 +168,12 @@ class TrainingLoop:
     def _step(self) -> tuple[Tensor, StepResult]:
         state = self.state
         model, task, step = state.model, state.task, state.step
-        used = self.budget.progress(step, self.clock.seconds)
+        used = self.budget.progress(step, self._seconds)
         factor = self.schedule.factor(used, step)
         for group in state.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         task.before_step(model, step, state.generator)
-        batch = task.batch(state.generator)
+        batch = self.processes.share(task.batch(state.generator))
         result = task.losses(model, batch)
         total = torch.stack([*result.losses.values()]).sum()
         if not total.requires_grad:
@@ -164,11 +182,13 @@ class TrainingLoop:
                 "the scene, or the field became empty; check the cameras and the scene's scale, "
                 f"or lower the learning rates. {self._last_checkpoint()}"
             )
+        state.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+        total, result = self.processes.average(parameters, total, result)
         losses = {name: loss.detach() for name, loss in result.losses.items()}
         self._totals.put(total, _StepOfLoss(step + 1, batch, losses))
         self._check_losses()
-        state.optimizer.zero_grad(set_to_none=True)
-        total.backward()
         state.optimizer.step()
         task.after_step(model, result, step)
         return total, result
@@ -217,7 +237,7 @@ class TrainingLoop:
 
     def _show(self) -> None:
         state, seconds = self.state, self.clock.seconds
-        rate, samples_rate = self.progress.rate(seconds, state.step, state.num_samples)
+        rate, samples_rate = self.progress.rate(seconds, state.step, int(state.num_samples))
         validation = {f"validation {name}": value for name, value in state.validation.items()}
         self.progress.show(
             step=state.step,
@@ -230,9 +250,12 @@ class TrainingLoop:
 
     def _measure(self) -> dict[str, float]:
         """Returns the task's quick validation, on the same held-out items every time."""
-        generator = torch.Generator().manual_seed(self.seed)
-        with self._evaluated():
-            return self.state.task.validate(self.state.model, generator)
+        measured = None
+        if self.processes.is_first:
+            generator = torch.Generator().manual_seed(self.seed)
+            with self._evaluated():
+                measured = self.state.task.validate(self.state.model, generator)
+        return self.processes.tell(measured)
 
     def _start_film(self) -> None:
         if self.film is not None:
@@ -262,6 +285,8 @@ class TrainingLoop:
                 module.train()
 
     def _save(self) -> None:
+        if not self.processes.is_first:
+            return
         bad = self.state.bad_weights()
         if bad:
             raise TrainingDiverged(
@@ -281,9 +306,10 @@ class TrainingLoop:
             if not math.isfinite(total):
                 self._totals.forget()
                 names = [name for name, loss in step.losses.items() if not loss.isfinite()]
-                kept = keep_batch(
-                    self.run.path / "failed_step", step.number, step.batch, step.losses
-                )
+                name = "failed_step"
+                if self.processes.size > 1:
+                    name = f"failed_step_{self.processes.rank}"  # each has its part of the batch
+                kept = keep_batch(self.run.path / name, step.number, step.batch, step.losses)
                 raise TrainingDiverged(
                     f"the loss became NaN or infinite in step {step.number:,} "
                     f"({', '.join(names) or 'the sum'}). {kept} {self._last_checkpoint()}"

@@ -40,7 +40,7 @@ class TrainingState:
     average: WeightAverage | None
     generator: torch.Generator
     step: int = 0
-    num_samples: int = 0
+    num_samples: int | Tensor = 0  # a tensor on a GPU
     compile_seconds: float = 0.0
     prepare_seconds: float = 0.0
     peak_memory_bytes: int = 0
@@ -64,7 +64,7 @@ class TrainingState:
         state = {
             "step": self.step,
             "seconds": seconds,
-            "num_samples": self.num_samples,
+            "num_samples": int(self.num_samples),
             "compile_seconds": self.compile_seconds,
             "prepare_seconds": self.prepare_seconds,
             "peak_memory_bytes": self.peak_memory_bytes,
@@ -133,6 +133,12 @@ class TrainingState:
                 for part, name, buffer, copy in buffers:
                     setattr(part, name, buffer.copy_(copy))
             self._load_random_states(random_states)
+
+    def tensors(self) -> list[Tensor]:
+        """Returns all tensors that decide the future, but for the states of random generators."""
+        averages = {} if self.average is None else self.average.averages
+        named = (named_tensors(self.modules), optimizer_tensors(self.optimizer), averages)
+        return [tensor for part in named for tensor in part.values()]
 
     def bad_weights(self) -> list[str]:
         """Returns the names of parameters that hold NaN or infinite values."""

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from nfields import metrics
+from nfields.distributed import processes
 from nfields.export.picture import (
     ErrorScale,
     comparison,
@@ -46,6 +47,7 @@ class ComparedImage:
     depth: Float[Tensor, "h w"] | None = None
     opacity: Float[Tensor, "h w"] | None = None
     mask: Bool[Tensor, "h w"] | None = None  # False where nothing is measured
+    index: int = 0  # its place among all, where several processes share them
 
 
 def compare_images(
@@ -67,10 +69,14 @@ def compare_images(
     Of the first num_pictures images (None: of all) NAME_comparison.png, NAME.png (the prediction)
     and, with a depth, its files go to `folder` (None: no pictures), and of those the sheet
     comparison.png. Images are taken one by one and not kept. `total` is only for the progress bar.
+
+    Several processes give the images that `is_ours` names, and all get the result of all.
     """
     missing = [key for key in ("split", "background", "color_space") if key not in protocol]
     assert not missing, f"the protocol does not say {missing}"
+    folder = folder if processes().is_first else None
     rows: list[dict[str, Any]] = []
+    indices: list[int] = []
     resolutions: set[tuple[int, int]] = set()
     sheet: list[np.ndarray] = []
     with progress_bar() as bar:
@@ -90,8 +96,11 @@ def compare_images(
             if folder is not None and (num_pictures is None or len(rows) < num_pictures):
                 sheet.append(write_pictures(image, prediction, error, row, folder))
             rows.append(row)
+            indices.append(image.index)
             resolutions.add((prediction.shape[1], prediction.shape[0]))
             bar.update(job, advance=1, description=f"evaluating  psnr {mean(rows, 'psnr'):.2f}")
+    if processes().size > 1:
+        rows, resolutions = _of_all_processes(rows, indices, resolutions)
     if not rows:
         raise ValueError(
             "there is no image to evaluate; is the split empty, masked out, or limit=0?"
@@ -103,6 +112,24 @@ def compare_images(
             folder / "comparison.png", contact_sheet(shown, labels, SHEET_COLUMNS, SHEET_WIDTH)
         )
     return summary(rows, protocol, resolutions, with_flip)
+
+
+def is_ours(index: int, num_pictures: int | None) -> bool:
+    """Whether this process measures an image; the first has all of which pictures are written."""
+    ours = processes()
+    if num_pictures is None or index < num_pictures:
+        return ours.is_first
+    return index % ours.size == ours.rank
+
+
+def _of_all_processes(
+    rows: list[dict[str, Any]], indices: list[int], resolutions: set[tuple[int, int]]
+) -> tuple[list[dict[str, Any]], set[tuple[int, int]]]:
+    """What all processes measured, in the order of the images."""
+    parts = processes().gather([list(zip(indices, rows, strict=True)), sorted(resolutions)])
+    measured = sorted((pair for part, _ in parts for pair in part), key=lambda pair: pair[0])
+    sizes = {(width, height) for _, part in parts for width, height in part}
+    return [row for _, row in measured], sizes
 
 
 def summary(

@@ -61,6 +61,7 @@ class NerfTask(Task):
     """Radiance field; options are explained in configs/task/nerf.yaml."""
 
     in_dim = 3
+    shares_evaluation = True
     data: PosedImages
 
     def __init__(
@@ -215,7 +216,6 @@ class NerfTask(Task):
         measures = {
             "psnr": -10 * math.log10(max(error, 1e-10)),
             "rays": float(num_rays),
-            "samples": float(seen.num_samples),
         }
         losses = {"rgb": loss, **self.exposure.losses(), **self.poses.losses()}
         if seen.distortion is not None:
@@ -226,8 +226,10 @@ class NerfTask(Task):
 
     def after_step(self, model: Field, result: StepResult, step: int) -> None:
         # Samples a step are fixed, rays follow: a batch costs the same whatever the scene holds.
-        wanted = result.num_items * self.samples_per_step / max(result.num_samples, 1)
-        self.num_rays.fill_(int(min(max(wanted, 64), 2 * result.num_items, self.max_rays)))
+        wanted = result.num_items * self.samples_per_step / max(int(result.num_samples), 1)
+        rays = int(min(max(wanted, 64), 2 * result.num_items, self.max_rays))
+        # A number that 2, 4, 8 and 16 processes can share.
+        self.num_rays.fill_(rays if rays < 16 else rays - rays % 16)
 
     def halve_step(self) -> str | None:
         if self.samples_per_step < 128:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nfields.data.posed_images import PosedImages
-from nfields.export.comparison import ComparedImage, compare_images
+from nfields.export.comparison import ComparedImage, compare_images, is_ours
 from nfields.model.field import Field
 from nfields.render.cameras import Cameras, rays
 from nfields.task.nerf_background import BACKGROUNDS, over
@@ -97,6 +97,8 @@ def evaluate_views(
 
     def compared() -> Iterator[ComparedImage]:
         for view, image in enumerate(images):
+            if not is_ours(view, num_pictures):
+                continue
             started = perf_counter()
             seen = task.render_view(model, cameras, view, shown)
             rgb, mask = seen["rgb"], data.mask(split, view)
@@ -111,6 +113,7 @@ def evaluate_views(
                 depth=seen["depth"],
                 opacity=seen["opacity"],
                 mask=mask,
+                index=view,
             )
 
     return compare_images(

@@ -6,6 +6,7 @@ buffers, so that `state_dict()` is complete and resuming equals never having sto
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,16 @@ from nfields.optimizer import ParameterGroup
 
 @dataclass
 class StepResult:
-    """What one training step computed; the total loss is the sum of `losses`."""
+    """What one training step computed; the total loss is the sum of `losses`.
+
+    On a GPU numbers stay there, as tensors: nobody waits for them.
+    """
 
     losses: dict[str, Tensor]  # named scalars, already weighted
-    measures: dict[str, float]  # shown and logged as means over the steps between two log lines
-    num_samples: int  # evaluations of the field
+    measures: dict[
+        str, float | Tensor
+    ]  # shown and logged as means over the steps between two log lines
+    num_samples: int | Tensor  # evaluations of the field
     num_items: int  # rays, pixels or points of the batch
 
 
@@ -37,6 +43,8 @@ class Task(nn.Module, ABC):
 
     in_dim: int
     out_dim: int
+    # True: several processes share an evaluation, False: the first does it alone.
+    shares_evaluation = False
     data: Any  # its `notes`, sentences about what was skipped or assumed, are shown at the start
 
     @abstractmethod
