@@ -26,9 +26,8 @@ class StepResult:
     """
 
     losses: dict[str, Tensor]  # named scalars, already weighted
-    measures: dict[
-        str, float | Tensor
-    ]  # shown and logged as means over the steps between two log lines
+    # Shown and logged as means over the steps between two log lines.
+    measures: Mapping[str, float | Tensor]
     num_samples: int | Tensor  # evaluations of the field
     num_items: int  # rays, pixels or points of the batch
 
