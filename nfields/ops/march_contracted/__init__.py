@@ -1,0 +1,61 @@
+"""Operation march_contracted: where along each ray to ask a field that has all of space.
+
+Contract
+    origins     (n, 3)   in the scene's frame
+    directions  (n, 3)   of unit length
+    bits        (1, G, G, G / 8) uint8; cell (x, y, z) of c / 2 in [-1, 1]^3, c the contraction of
+                         nfields/render/contraction.py, is bit x % 8 of [0, z, y, x / 8]
+    jitter      (n,)     in [0, 1): moves a ray's first step
+    near, dt_min         see the reference; dt_min is the step in contracted space
+    max_samples          a ray's later samples are left out
+    returns     Samples, as of nfields.ops.march: t_starts, t_ends in scene units, offsets
+
+Choose it over `march` for photographs of a place without an end: one grid for everything, where
+cascades have a box and end there. No gradients. Deterministic. A ray that is not finite has no
+samples. On CUDA the reference runs.
+"""
+
+# pyright: reportCallIssue=false, reportArgumentType=false
+# (Type stubs misjudge calls of jitted functions and of intrinsics.)
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from nfields.ops.backend import require_same_dtype, uses_reference
+from nfields.ops.march import Samples
+from nfields.ops.march_contracted import cpu
+from nfields.ops.march_contracted.reference import march_contracted_reference
+
+
+def march_contracted(
+    origins: Float[Tensor, "n 3"],
+    directions: Float[Tensor, "n 3"],
+    bits: UInt8[Tensor, "1 cells cells bytes"],
+    jitter: Float[Tensor, " n"],
+    *,
+    near: float,
+    dt_min: float,
+    max_samples: int = 1024,
+    backend: str = "auto",
+) -> Samples:
+    """Samples of every ray in occupied cells; see the module's contract."""
+    if not (0 < dt_min < 1 and near >= 0):
+        raise ValueError(
+            f"march_contracted: near={near}, dt_min={dt_min}; need near >= 0, 0 < dt_min < 1"
+        )
+    options = (near, dt_min, max_samples)
+    if origins.is_cuda or uses_reference(backend, "march_contracted", origins):
+        found = march_contracted_reference(origins, directions, bits, jitter, *options)
+        return Samples(*found)
+    require_same_dtype("march_contracted", origins=origins, directions=directions, jitter=jitter)
+    arrays = [t.detach().contiguous().numpy() for t in (origins, directions, bits, jitter)]
+    kind = arrays[0].dtype.type
+    offsets = torch.zeros(len(origins) + 1, dtype=torch.int64)
+    nothing = arrays[3][:0]
+    numbers = (kind(near), kind(dt_min), max_samples)
+    cpu.march_contracted(*arrays, *numbers, nothing, nothing, offsets.numpy(), False)
+    offsets = offsets.cumsum(0)
+    starts, ends = origins.new_empty(2, int(offsets[-1]))
+    cpu.march_contracted(*arrays, *numbers, starts.numpy(), ends.numpy(), offsets.numpy(), True)
+    return Samples(starts, ends, offsets)
