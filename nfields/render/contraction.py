@@ -1,8 +1,8 @@
 """All of space in a ball of radius 2, for scenes without an end.
 
 mip-NeRF 360 (arXiv:2111.12077), equation 10: c(x) = x up to |x| = 1, beyond that
-(2 - 1 / |x|) x / |x|. What is near keeps its scale; distance 1 / (2 - |c|) is where infinity is not
-yet reached.
+(2 - 1 / |x|) x / |x|. What is near keeps its scale, and infinity
+is the surface of the ball.
 """
 
 import torch
@@ -15,12 +15,6 @@ def contract(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
     # In two clamped factors, so that nothing is infinite where it is not used.
     radius = points.norm(dim=1, keepdim=True).clamp_min(1.0)
     return points * (2 - 1 / radius) / radius
-
-
-def expand(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    """The points x that `contract` takes to the given ones, of norm below 2."""
-    radius = points.norm(dim=1, keepdim=True).clamp_min(1.0)
-    return points / (radius * (2 - radius))
 
 
 def speed(points: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:

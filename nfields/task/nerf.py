@@ -8,11 +8,12 @@ What a field's values mean here
 
 Scene frame: the region of interest is [-1, 1]^3, the scene [-aabb_scale, aabb_scale]^3 with one
 occupancy cascade a doubling. The field's [-1, 1]^3 is the scene, or with alpha the smallest cube
-around the visual hull.
+around the visual hull; or all of space, contracted (nerf_space.py).
 
 What photographs need beyond that are parts of their own, each off or on by its node of the yaml:
 what lies behind the scene (nerf_background.py), the brightness of each picture (nerf_exposure.py),
 cameras that are learned too (nerf_poses.py), weights kept together and given depths (nerf_loss.py).
+This file is longer than others because it declares and composes all of them.
 """
 
 import math
@@ -20,29 +21,37 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
 from nfields.data.posed_images import PosedImages
-from nfields.errors import ConfigError, DataError
+from nfields.errors import ConfigError
 from nfields.model.field import Field, GroupReadout
 from nfields.model.field import Samples as FieldSamples
 from nfields.ops.composite import composite
 from nfields.ops.march import Samples, march, num_cascades, sample_points
+from nfields.ops.march_contracted import march_contracted
 from nfields.optimizer import ParameterGroup
-from nfields.render.cameras import Cameras, project, rays, view_rays
+from nfields.render.cameras import Cameras, project, view_rays
 from nfields.render.harmonics import spherical_harmonics
 from nfields.render.occupancy import OccupancyGrid
 from nfields.render.surface import Surface
-from nfields.task.nerf_background import BACKGROUNDS, Sky, draw_background, over
-from nfields.task.nerf_batch import RayBatch, Rendering
+from nfields.task.nerf_background import BACKGROUNDS, Sky
+from nfields.task.nerf_batch import RayBatch, Rendering, draw_batch, no_samples
 from nfields.task.nerf_cells import carve, cube_around, draw_points, require_cells
 from nfields.task.nerf_evaluation import Appearance, evaluate_views, quick_psnr
 from nfields.task.nerf_exposure import Exposure
 from nfields.task.nerf_head import ray_readout, truncated_exp
 from nfields.task.nerf_loss import check_weights, depth_loss, spread
 from nfields.task.nerf_poses import PoseRefinement
+from nfields.task.nerf_space import (
+    SpaceName,
+    check_space,
+    field_points,
+    is_within_ball,
+    log_stretch,
+)
 from nfields.task.nerf_surface import density_surface, seen_level
 from nfields.task.nerf_view import (
     FUSED_CHUNK,
@@ -76,6 +85,7 @@ class NerfTask(Task):
         sky: Sky,
         exposure: Exposure,
         poses: PoseRefinement,
+        space: SpaceName,
         visual_hull: bool,
         grid_cells: int,
         grid_decay: float | int,
@@ -105,7 +115,9 @@ class NerfTask(Task):
         if steps_per_unit <= 0 or huber_delta <= 0:
             raise ConfigError("task.steps_per_unit and task.huber_delta must be above 0")
         check_renderer(renderer)
-        self.renderer: Renderer = renderer
+        check_space(space, cone, renderer, data)
+        self.is_contracted = space == "contracted"
+        self.renderer: Renderer = "plain" if self.is_contracted else renderer
         self.data, self.sh_degree = data, sh_degree
         self.out_dim = 1 + 3 * spherical_harmonics(torch.zeros(0, 3), sh_degree).shape[1]
         self.density_bias, self.backend = density_bias, backend
@@ -121,7 +133,7 @@ class NerfTask(Task):
         self.max_rays, self.min_transmittance = max_rays, min_transmittance
         self.huber_delta, self.num_pictures = huber_delta, num_pictures
         self.grid = OccupancyGrid(
-            cascades=num_cascades(data.aabb_scale),
+            cascades=1 if self.is_contracted else num_cascades(data.aabb_scale),
             cells=grid_cells,
             decay=grid_decay,
             threshold=grid_threshold,
@@ -142,12 +154,15 @@ class NerfTask(Task):
         self.field_scale: Tensor
         self.register_buffer("num_rays", torch.tensor(min(1024, max_rays)))
         self.register_buffer("field_center", torch.zeros(3))
-        self.register_buffer("field_scale", torch.tensor(float(data.aabb_scale)))
+        scale = 1.0 if self.is_contracted else float(data.aabb_scale)
+        self.register_buffer("field_scale", torch.tensor(scale))
 
     # ---- training ---------------------------------------------------------------------------
 
     def prepare(self, model: Field, generator: torch.Generator) -> None:
         images = self.data.require_images("train")
+        if self.is_contracted:
+            self.grid.exclude(is_within_ball)
         is_carved = self.carve and carve(self.grid, self.data, images)
         cells = require_cells(self.grid, self.data)
         if is_carved:
@@ -156,37 +171,24 @@ class NerfTask(Task):
             self.field_scale.copy_(scale)
         points = draw_points(self.grid, cells, 1 << 14, generator)
         device = self.field_center.device
-        model.initialize(FieldSamples.uniform(self._to_field(points.to(device))), generator)
+        points = self._cells_to_field(points.to(device))
+        model.initialize(FieldSamples.uniform(points), generator)
 
     def before_step(self, model: Field, step: int, generator: torch.Generator) -> None:
         self.poses.before_step(step)
         if step % self.grid_every != 0 or step == 0:
             return
         self.grid.update(
-            lambda points: truncated_exp(self.log_density(model, points)) * self.dt_min,
+            lambda points: (
+                self.dt_min * truncated_exp(self._log_value(model, self._cells_to_field(points)))
+            ),
             generator,
             everywhere=step < self.grid_warmup,
         )
 
     def batch(self, generator: torch.Generator) -> RayBatch:
         num = int(self.num_rays)
-        cameras = self.data.cameras["train"]
-        pixels = self.data.sample_pixels(num, generator)
-        camera = None
-        if self.poses.is_on and bool(self.poses.is_started):
-            camera = self.poses.rays(cameras, pixels.view_index, pixels.pixels)
-            origins, directions = camera.origins, camera.directions
-        else:
-            origins, directions = rays(cameras, pixels.view_index, pixels.pixels)
-        jitter = torch.rand(num, generator=generator)
-        if self.data.has_alpha:
-            background = draw_background(self.train_background, num, generator)
-        else:
-            background = self.sky.draw(num, generator)
-        target = over(pixels.values.float() / 255, background)
-        batch = RayBatch(
-            origins, directions, jitter, background, target, pixels.view_index, camera, pixels.depth
-        )
+        batch = draw_batch(self.data, self.poses, self.sky, self.train_background, num, generator)
         return batch.to(self.field_center.device)
 
     def losses(self, model: Field, batch: RayBatch) -> StepResult:
@@ -208,11 +210,7 @@ class NerfTask(Task):
             error = (rgb - batch.target).square().mean().item()
         num_rays = len(batch.origins)
         if seen.num_samples == 0 and num_rays >= self.max_rays:
-            raise DataError(
-                f"none of {num_rays:,} rays of a batch met an occupied cell: the cameras of "
-                f"{self.data.source} do not look at the scene box, or the field became empty; "
-                "check the poses and data.scene_scale, or lower model.lr"
-            )
+            raise no_samples(self.data, num_rays)
         measures = {
             "psnr": -10 * math.log10(max(error, 1e-10)),
             "rays": float(num_rays),
@@ -258,8 +256,9 @@ class NerfTask(Task):
         # Most rays of a masked scene hit nothing: the rest of the work is for those that do.
         hit = (samples.offsets.diff() > 0).nonzero()[:, 0]
         offsets = torch.cat([samples.offsets[:1], samples.offsets[1:][hit]])
-        values = model(self._to_field(points), self._ray_readout(model, directions[hit], offsets))
-        density = self._density(values[:, 0])
+        readout = ray_readout(model.readout, directions[hit], offsets, self.sh_degree)
+        values = model(self._to_field(points), readout)
+        density = self._density(values[:, 0], points)
         hit_rgb, hit_opacity, hit_depth = composite(
             density, torch.sigmoid(values[:, 1:]), samples.t_starts,
             samples.t_ends, offsets, min_transmittance=self.min_transmittance,
@@ -277,7 +276,7 @@ class NerfTask(Task):
             else spread(
                 density,
                 Samples(samples.t_starts, samples.t_ends, offsets),
-                grows=self.cone > 0,
+                grows=self.cone > 0 or self.is_contracted,
                 min_transmittance=self.min_transmittance,
                 backend=self.backend,
             ),
@@ -291,27 +290,37 @@ class NerfTask(Task):
     ) -> tuple[Samples, Float[Tensor, "samples 3"]]:
         """Samples of rays of our frame in occupied cells, and where they are."""
         # Where samples lie is a constant: gradients of learned cameras go through their points.
-        samples = march(
-            origins.detach(), directions.detach(), self.grid.bits, jitter, near=self.data.near,
-            dt_min=self.dt_min, dt_max=self.dt_max, cone=self.cone,
-            max_samples=self.max_samples_per_ray, backend=self.backend,
-        )  # fmt: skip
+        rays_and_grid = (origins.detach(), directions.detach(), self.grid.bits, jitter)
+        common: Any = {
+            "near": self.data.near,
+            "dt_min": self.dt_min,
+            "max_samples": self.max_samples_per_ray,
+            "backend": self.backend,
+        }
+        if self.is_contracted:
+            samples = march_contracted(*rays_and_grid, **common)
+        else:
+            samples = march(*rays_and_grid, dt_max=self.dt_max, cone=self.cone, **common)
         return samples, sample_points(origins, directions, samples, backend=self.backend)
 
-    def _ray_readout(
-        self, model: Field, directions: Float[Tensor, "n 3"], offsets: Int[Tensor, " n_plus_1"]
-    ) -> GroupReadout:
-        return ray_readout(model.readout, directions, offsets, self.sh_degree)
-
-    def _density(self, value: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        return truncated_exp(value + self.density_bias)
+    def _density(
+        self, value: Float[Tensor, " n"], points: Float[Tensor, "n 3"]
+    ) -> Float[Tensor, " n"]:
+        value = value + self.density_bias
+        return truncated_exp(value - log_stretch(points) if self.is_contracted else value)
 
     def _homography(self) -> Float[Tensor, "4 4"] | None:
         homography = self.data.cameras["train"].homography
         return None if homography is None else homography.to(self.field_center.device)
 
     def _to_field(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        if self.is_contracted:
+            return field_points(points)
         return (points - self.field_center) / self.field_scale
+
+    def _cells_to_field(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """The grid's coordinates are the scene's, or those of contracted space, as the field's."""
+        return points if self.is_contracted else self._to_field(points)
 
     @torch.no_grad()
     def render_rays(
@@ -375,8 +384,24 @@ class NerfTask(Task):
 
     def log_density(self, model: Field, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """The logarithm of the density at points of our frame, not truncated."""
+        value = self._log_value(model, self._to_field(points))
+        return value - log_stretch(points) if self.is_contracted else value
+
+    def _log_value(self, model: Field, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         readout = GroupReadout(model.readout.weight[None, :1], model.readout.bias[None, :1], None)
-        return model(self._to_field(points), readout)[:, 0] + self.density_bias
+        return model(x, readout)[:, 0] + self.density_bias
+
+    def is_occupied(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
+        """Whether points of our frame lie in occupied cells."""
+        return self.grid.is_occupied(field_points(points) if self.is_contracted else points)
+
+    def surface_box(self) -> Float[Tensor, "2 3"]:
+        """Where a surface is looked for: around all occupied cells, or the region of interest."""
+        if self.is_contracted:
+            return self.field_center.new_tensor([[-1.0] * 3, [1.0] * 3])
+        low, high = self.grid.occupied_bounds()
+        low = low.maximum(self.field_center - self.field_scale)
+        return torch.stack([low, high.minimum(self.field_center + self.field_scale)])
 
     def rgb(
         self, model: Field, points: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]

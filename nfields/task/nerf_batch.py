@@ -1,12 +1,16 @@
 """Rays of a radiance field: a batch of training, and what rendering them gives."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nfields.task.nerf_poses import CameraRays
+from nfields.data.posed_images import PosedImages
+from nfields.errors import DataError
+from nfields.render.cameras import rays
+from nfields.task.nerf_background import Sky, draw_background, over
+from nfields.task.nerf_poses import CameraRays, PoseRefinement
 
 
 class RayBatch(NamedTuple):
@@ -38,6 +42,43 @@ class Rendering(NamedTuple):
     depth: Float[Tensor, " n"]
     num_samples: int
     distortion: Float[Tensor, ""] | None  # mean over the rays, where it was asked for
+
+
+def draw_batch(
+    data: PosedImages,
+    poses: PoseRefinement,
+    sky: Sky,
+    train_background: Literal["random", "white", "black"],
+    num: int,
+    generator: torch.Generator,
+) -> RayBatch:
+    """Rays through random pixels of the training views, and what should be seen along them."""
+    cameras = data.cameras["train"]
+    pixels = data.sample_pixels(num, generator)
+    camera = None
+    if poses.is_on and bool(poses.is_started):
+        camera = poses.rays(cameras, pixels.view_index, pixels.pixels)
+        origins, directions = camera.origins, camera.directions
+    else:
+        origins, directions = rays(cameras, pixels.view_index, pixels.pixels)
+    jitter = torch.rand(num, generator=generator)
+    if data.has_alpha:
+        background = draw_background(train_background, num, generator)
+    else:
+        background = sky.draw(num, generator)
+    target = over(pixels.values.float() / 255, background)
+    return RayBatch(
+        origins, directions, jitter, background, target, pixels.view_index, camera, pixels.depth
+    )
+
+
+def no_samples(data: PosedImages, num_rays: int) -> DataError:
+    """The error of a batch without a sample."""
+    return DataError(
+        f"none of {num_rays:,} rays of a batch met an occupied cell: the cameras of {data.source} "
+        "do not look at the scene box, or the field became empty; check the poses and "
+        "data.scene_scale, or lower model.lr"
+    )
 
 
 def _to(part: Any, device: torch.device) -> Any:

@@ -9,7 +9,7 @@ import math
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nfields.data.posed_images import PosedImages, SceneTransform
@@ -18,7 +18,6 @@ from nfields.model.field import Field
 from nfields.ops.march import Samples
 from nfields.render.cameras import rays
 from nfields.render.density_level import choose_level
-from nfields.render.occupancy import OccupancyGrid
 from nfields.render.surface import Surface
 
 _NUM_RAYS = 1 << 14  # on which the level is chosen
@@ -31,12 +30,19 @@ class RadianceField(Protocol):
     """What a task has to offer for its surface; frames and units are those of the scene."""
 
     data: PosedImages
-    grid: OccupancyGrid
     field_center: Tensor
     field_scale: Tensor
 
     def log_density(self, model: Field, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """The logarithm of the density per scene unit."""
+        ...
+
+    def is_occupied(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
+        """Whether points lie where the field was trained."""
+        ...
+
+    def surface_box(self) -> Float[Tensor, "2 3"]:
+        """The box that a surface is looked for in."""
         ...
 
     def rgb(
@@ -60,27 +66,21 @@ def density_surface(
 ) -> Surface:
     """The surface at a density; its colours are those seen from straight above.
 
-    The box is that around all occupied cells, as far as the field reaches.
+    The box is that around all occupied cells, as far as the field reaches; of a scene without an
+    end, the region of interest.
     """
     if any(cameras.homography is not None for cameras in task.data.cameras.values()):
         raise ConfigError(
             "a scene seen through a homography (forward-facing) has no surface in the user's "
             "frame; export its views (what=video), or train it with data.frame=box"
         )
-    low, high = task.grid.occupied_bounds()
-    bounds = torch.stack(
-        [
-            low.maximum(task.field_center - task.field_scale),
-            high.minimum(task.field_center + task.field_scale),
-        ]
-    )
+    bounds = task.surface_box()
+    low, high = bounds
     log_level, step = math.log(density), float((high - low).max()) / 512
 
     def distance(points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         value = log_level - task.log_density(model, points)
-        return torch.where(
-            task.grid.is_occupied(points), value.clamp(-_FARTHEST, _FARTHEST), _FARTHEST
-        )
+        return torch.where(task.is_occupied(points), value.clamp(-_FARTHEST, _FARTHEST), _FARTHEST)
 
     def color(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         offsets = step * torch.eye(3, device=points.device)

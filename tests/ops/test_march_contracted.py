@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nfields.ops.march import Samples
 from nfields.ops.march_contracted import march_contracted
-from nfields.render.contraction import contract, expand, speed
+from nfields.render.contraction import contract, speed
 from tests.compare import assert_matches
 
 BACKENDS = ["reference", "numba"]
@@ -35,11 +35,6 @@ def test_contraction_is_the_identity_inside_and_below_two_outside() -> None:
     assert_matches(found[:2], points[:2].double(), atol=1e-12)
     assert_matches(found[2], torch.tensor([2 - 1 / 3, 0, 0], dtype=torch.float64))
     assert (found.norm(dim=1) <= 2).all()
-
-
-def test_expanding_undoes_contracting() -> None:
-    points = torch.randn(100, 3, dtype=torch.float64) * 5
-    assert_matches(expand(contract(points)), points, rtol=1e-9)
 
 
 def test_speed_is_the_length_of_the_derivative_along_the_ray() -> None:

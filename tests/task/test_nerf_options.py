@@ -23,6 +23,7 @@ from nfields.task.nerf_background import Sky
 from nfields.task.nerf_exposure import Exposure, fit_gain
 from nfields.task.nerf_loss import contracted_distance, depth_loss
 from nfields.task.nerf_poses import PoseRefinement, rotations
+from nfields.task.nerf_space import is_within_ball
 from tests.compare import assert_matches
 
 SMALL = [
@@ -51,8 +52,9 @@ class Marble(Field):
         hidden = torch.stack([ball.clamp(max=4), *waves, torch.ones(len(x))], dim=1)
         if groups is None:
             return self.readout(hidden)
-        assert groups.offsets is not None
-        index = torch.repeat_interleave(groups.offsets.diff())
+        index = torch.zeros(len(x), dtype=torch.int64)
+        if groups.offsets is not None:
+            index = torch.repeat_interleave(groups.offsets.diff())
         return (groups.weight[index] @ hidden[:, :, None])[:, :, 0] + groups.bias[index]
 
     def kernels(self, x: Tensor) -> Kernels | None:
@@ -94,7 +96,8 @@ def make(*overrides: str, num: int = 6) -> tuple[NerfTask, Marble]:
     """The task with photographs of the marble itself."""
     cfg = nfields.compose(["task=nerf", "task.sh_degree=0", *SMALL, *overrides])
     task, model = build(cfg.task, data=photographs(num)), Marble()
-    task.grid.exclude(lambda centers, half: centers.norm(dim=1) < 0.75)
+    radius = 0.375 if task.is_contracted else 0.75
+    task.grid.exclude(lambda centers, half: centers.norm(dim=1) < radius)
     for split, images in task.data.images.items():
         for view, image in enumerate(images):
             rgb = task.render_view(model, task.data.cameras[split], view)["rgb"]
@@ -378,3 +381,56 @@ def test_spread_and_depth_are_losses_of_their_own_and_leave_colour_alone() -> No
 def test_depth_weight_needs_depths() -> None:
     with pytest.raises(ConfigError, match="have no depth maps"):
         make("task.depth_weight=0.1")
+
+
+class HalfMarble(Marble):
+    """The marble for a field whose coordinates are half of the scene's in the unit ball."""
+
+    def forward(self, x: Tensor, groups: GroupReadout | None = None) -> Tensor:
+        return super().forward(2 * x, groups)
+
+
+def test_contracted_space_shows_what_is_near_as_the_box_does() -> None:
+    fine = "task.steps_per_unit=128"
+    task, model = make(fine)
+    endless, _ = make(fine, "task.space=contracted")
+    cameras = task.data.cameras["test"]
+    expected = task.render_view(model, cameras, 0)
+    found = endless.render_view(HalfMarble(), cameras, 0)
+    hit = expected["opacity"] > 0.99  # at the rim the cells of the grids differ
+    assert hit.float().mean() > 0.2
+    error = (found["rgb"] - expected["rgb"])[hit].abs()  # samples lie elsewhere
+    assert error.mean() < 0.005 and error.max() < 0.05
+    assert_matches(found["depth"][hit], expected["depth"][hit], atol=0.03)
+
+
+def test_density_of_contracted_space_falls_with_the_square_of_the_distance() -> None:
+    task, _ = make("task.space=contracted")
+    points = torch.tensor([[0.5, 0, 0], [2.0, 0, 0], [0, 10.0, 0]])
+    density = task._density(torch.zeros(3), points)
+    assert_matches(density, torch.tensor([1.0, 0.25, 0.01]))
+
+
+def test_a_grid_of_contracted_space_finds_what_is_opaque_for_a_step() -> None:
+    task, _ = make("task.space=contracted")
+    task.grid.exclude(is_within_ball)
+    for step in range(1, 40):
+        task.before_step(HalfMarble(), 16 * step, torch.Generator().manual_seed(step))
+    points = torch.tensor([[0.3, 0.0, 0.0], [0.0, 1.3, 0.0], [0.0, 0.0, 50.0]])
+    assert task.is_occupied(points).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data=toy_scene", "data.resolution=8"], "pictures with alpha end at their object"),
+        (["task.renderer=fused", "data=toy_scene"], "task.renderer=fused marches through a box"),
+        (["task.cone=0.01", "data=toy_scene"], "task.cone=0.01 has no effect"),
+    ],
+)
+def test_contracted_space_is_refused_where_it_means_nothing(
+    overrides: list[str], message: str
+) -> None:
+    cfg = nfields.compose(["task=nerf", "task.space=contracted", *overrides])
+    with pytest.raises(ConfigError, match=message):
+        build(cfg.task, data=build(cfg.data))
