@@ -10,13 +10,14 @@ quoted, never one side's time alone. Compilation and the first call of each side
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import mse_loss, normalize
 
 from nfields.config import build, compose
 from nfields.config_check import raise_problems
@@ -157,6 +158,47 @@ def training_rows(overrides: Sequence[str], repeats: int) -> list[Row]:
     return [interleave("training step, task=nerf", "reference backends", ours, other, repeats)]
 
 
+def picture_rows(repeats: int) -> list[Row]:
+    """Steps of task=image on its own picture: hashgrid by the reference, siren by torch.nn."""
+
+    def setup(name: str, backend: str = "numba") -> tuple[Any, Any, Any]:
+        words = ["task=image", f"model={name}", f"model.backend={backend}"]
+        cfg = compose(words)
+        task = build(cfg.task, data=build(cfg.data))
+        return task, build(cfg.model, in_dim=task.in_dim, out_dim=task.out_dim), cfg
+
+    ours, other = _stepper(*setup("hashgrid")), _stepper(*setup("hashgrid", "reference"))
+    rows = [interleave("training step, task=image, hashgrid", "reference backends", ours, other,
+                       repeats)]  # fmt: skip
+    task, model, cfg = setup("siren")
+    pixels = task.batch(torch.Generator().manual_seed(0))
+    ours = _stepper(task, model, cfg)
+    plain = _Sines(model)
+    optimizer = torch.optim.Adam(plain.parameters(), cfg.model.lr, tuple(cfg.trainer.betas))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        mse_loss(plain(pixels.coords), pixels.values).backward()
+        optimizer.step()
+
+    name = f"training step, task=image, siren, {len(pixels.coords):,} pixels"
+    return [*rows, interleave(name, "torch.nn and torch.optim", ours, step, repeats)]
+
+
+class _Sines(nn.Module):
+    """SIREN (arXiv:2006.09661) with the layers of ours, as it is written in plain PyTorch."""
+
+    def __init__(self, model: Any):
+        super().__init__()
+        self.layers, self.readout = deepcopy(model.layers), deepcopy(model.readout)
+        self.frequencies = model.frequencies
+
+    def forward(self, x: Tensor) -> Tensor:
+        for k, layer in enumerate(self.layers):
+            x = torch.sin(self.frequencies[min(k, 1)] * layer(x))
+        return self.readout(x)
+
+
 def _stepper(task: Any, model: Any, cfg: Any) -> Callable[[], Any]:
     """A function that trains for one step."""
     generator = torch.Generator().manual_seed(cfg.seed)
@@ -206,7 +248,12 @@ def render_rows(overrides: Sequence[str], repeats: int) -> list[Row]:
     return rows
 
 
-PARTS = {"grid_encode": grid_rows, "mlp": mlp_rows, "rbf_decode": rbf_rows}
+PARTS = {
+    "grid_encode": grid_rows,
+    "mlp": mlp_rows,
+    "rbf_decode": rbf_rows,
+    "pictures": picture_rows,
+}
 OF_A_RUN = {"training": training_rows, "render": render_rows}
 
 
@@ -217,7 +264,7 @@ def run(
     repeats: int = 5,
     out: str | None = None,
 ) -> list[Row]:
-    """All rows (or those of `only`: grid_encode, mlp, rbf_decode, training, render), as a table.
+    """All rows as a table, or those of `only`: a key of PARTS or OF_A_RUN.
 
     `overrides` configure the parts with a run, such as data.path=FOLDER. `out` takes the json.
     """
