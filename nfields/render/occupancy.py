@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from nfields.errors import ConfigError, DataError
@@ -94,6 +94,19 @@ class OccupancyGrid(nn.Module):
             raise DataError("the field is empty: no cell of its occupancy grid is occupied")
         low, high = self.positions(index, 0.0), self.positions(index, 1.0)
         return torch.stack([low.amin(dim=0), high.amax(dim=0)])
+
+    def bits_within(self, box: Float[Tensor, "2 3"]) -> UInt8[Tensor, "cascades cells cells bytes"]:
+        """The bits without the cells whose centres lie outside a box (lowest, highest corner)."""
+        inside = []
+        for axis in range(3):
+            centers = (torch.arange(self.cells) + 0.5) * (2 / self.cells) - 1
+            places = centers * 2.0 ** torch.arange(self.cascades)[:, None]
+            inside.append((places >= box[0, axis]) & (places <= box[1, axis]))
+        x, y, z = inside
+        shifts = torch.arange(8)
+        bytes_x = (x.view(self.cascades, -1, 8).long() << shifts).sum(dim=2).to(torch.uint8)
+        kept = (z[:, :, None, None] & y[:, None, :, None]).to(torch.uint8) * 255
+        return self.bits & (kept & bytes_x[:, None, None, :]).to(self.bits.device)
 
     @torch.no_grad()
     def update(
