@@ -77,6 +77,7 @@ class Trainer:
         checkpoint_every: str | float | int | None,
         progress_every: str | float | int,
         snapshots: int,
+        viewer: bool | int,
     ):
         self.budget = Budget(
             max_steps, parse_duration(max_time, "trainer.max_time"), parse_targets(stop_at)
@@ -114,6 +115,9 @@ class Trainer:
         self.threads, self.deterministic, self.snapshots = threads, deterministic, snapshots
         self.precision: Precision = precision
         self.betas, self.eps = (float(betas[0]), float(betas[1])), eps
+        if viewer is not False and not 1 <= viewer <= 65535:
+            raise ConfigError(f"trainer.viewer={viewer} must be true, false or a port in 1..65535")
+        self.viewer = viewer
         self.ema, self.log_every, self.eval_every = ema, log_every, eval_every
 
     def fit(
@@ -216,6 +220,12 @@ class Trainer:
             run.path.mkdir(parents=True, exist_ok=True)
             run.summary_file.unlink(missing_ok=True)  # it marks a run as finished
             all_loggers = [JsonLines(), *loggers]
+        view = None
+        if self.viewer is not False and self.processes.is_first:
+            from nfields.viewer.training import PORT, TrainingView  # viser is an extra
+
+            port = PORT if self.viewer is True else self.viewer
+            view = TrainingView(state.task, state.model, run, port=port, note=progress.note)
         try:
             for logger in all_loggers:
                 logger.start(run, state.step)
@@ -234,11 +244,14 @@ class Trainer:
                 progress=progress,
                 interrupt=interrupt,
                 film=self._film(run),
+                view=view,
             )
             return loop.train()
         finally:
             for logger in all_loggers:
                 logger.close()
+            if view is not None:
+                view.close()
 
     def _film(self, run: RunFolder) -> FitFilm | None:
         if self.snapshots == 0 or not self.processes.is_first:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -33,6 +33,9 @@ from nfields.task.task import StepResult
 from nfields.training_state import TrainingState
 
 _USUAL_FIX = "Usual fix: lower the learning rates (model.lr) or look for bad values in the data"
+
+if TYPE_CHECKING:
+    from nfields.viewer.training import TrainingView
 
 
 class TrainingDiverged(ConfigError):
@@ -66,6 +69,7 @@ class TrainingLoop:
     progress: Progress
     interrupt: Interrupt
     film: FitFilm | None
+    view: "TrainingView | None" = None
     _saved_at: float = field(default=0.0, init=False)
     _seconds: float = field(default=0.0, init=False)  # of training before the present step
     _values: dict[str, float] = field(default_factory=dict, init=False)  # on the progress line
@@ -201,6 +205,7 @@ class TrainingLoop:
             or self._is_checkpoint_due()
             or self.progress.is_due()
             or (self.film is not None and self.film.is_due(step))
+            or (self.view is not None and self.view.is_due())
         )
 
     def _is_checkpoint_due(self) -> bool:
@@ -224,6 +229,11 @@ class TrainingLoop:
             self._save()
         if self.progress.is_due():
             self._show()
+        if self.view is not None and self.view.is_due():
+            self.view.work(
+                state.step, self.clock.seconds, self._values, self._evaluated,
+                lambda: self.interrupt.signal_number is not None,
+            )  # fmt: skip
 
     def _log(self) -> None:
         means = self.state.running.means()

@@ -139,6 +139,7 @@ def make_trainer(**changes: Any) -> Trainer:
         "checkpoint_every": None,
         "progress_every": 1000.0,
         "snapshots": 0,
+        "viewer": False,
     }
     return Trainer(**(options | changes))
 
