@@ -39,7 +39,7 @@ def read_blender(
     folder = Path(path)
     if not folder.is_dir():
         raise DataError(f"data.path={path} is no folder; give the folder that holds {EXPECTED}.")
-    splits, notes = {}, []
+    splits, notes, all_missing = {}, [], []
     for split in ("train", "val", "test"):
         file = folder / f"transforms_{split}.json"
         if not file.is_file():
@@ -52,6 +52,7 @@ def read_blender(
             )
         splits[split], missing = read_views(file, read_json(file), allow_outside=allow_outside)
         notes += missing_note(missing, len(splits[split]), file)
+        all_missing += missing
     return assemble(
         splits,
         path=folder,
@@ -63,4 +64,5 @@ def read_blender(
         if downscale > 1
         else f"Blender scene {folder.resolve().name}",
         notes=notes,
+        missing=all_missing,
     )

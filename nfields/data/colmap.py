@@ -107,6 +107,7 @@ def read_colmap(
         near=found.near,
         source=f"COLMAP model {folder.resolve().name}/{place.relative_to(folder)}",
         notes=[*notes, found.note],
+        missing=missing,
     )
 
 

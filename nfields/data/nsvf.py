@@ -89,6 +89,7 @@ def read_nsvf(*, path: str, downscale: int) -> PosedImages:
         near=0.0,
         source=f"NSVF scene {folder.resolve().name}",
         notes=notes,
+        missing=missing,
     )
 
 

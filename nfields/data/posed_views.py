@@ -1,8 +1,10 @@
 """Views of a camera file made into a data set: cameras in our frame, pictures decoded, checks."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,38 @@ from nfields.render.cameras import Cameras, project, rays, view_rays
 from nfields.render.lenses import FISHEYE, PERSPECTIVE, distort
 
 
+@dataclass(frozen=True)
+class PosedViews:
+    """What the reader of a format found, before any picture is decoded: `assemble`'s arguments."""
+
+    splits: dict[str, list[View]]
+    path: Path
+    downscale: int
+    transform: SceneTransform
+    aabb_scale: int
+    near: float
+    source: str
+    notes: list[str]
+    missing: list[str]
+
+
+_handed_over: ContextVar[list[PosedViews] | None] = ContextVar("handed_over", default=None)
+
+
+@contextmanager
+def views_only() -> Iterator[list[PosedViews]]:
+    """Inside, readers append what they found to the list and neither check it nor decode pictures.
+
+    For looking at a data set that training would refuse, and at large ones without reading them.
+    """
+    found: list[PosedViews] = []
+    token = _handed_over.set(found)
+    try:
+        yield found
+    finally:
+        _handed_over.reset(token)
+
+
 def assemble(
     splits: dict[str, list[View]],
     *,
@@ -28,10 +62,30 @@ def assemble(
     near: float,
     source: str,
     notes: Sequence[str],
+    missing: Sequence[str] = (),
 ) -> PosedImages:
     """The data set of the views of each split; alpha in one picture gives all pictures four
-    channels. `path` is the camera file that messages name.
+    channels. `path` is the camera file that messages name, `missing` the pictures that it names and
+    that are not there.
     """
+    handed_over = _handed_over.get()
+    if handed_over is not None:
+        handed_over.append(
+            PosedViews(
+                splits, path, downscale, transform, aabb_scale, near, source, list(notes),
+                list(missing),
+            )
+        )  # fmt: skip
+        return PosedImages(
+            cameras={split: cameras_of(views, transform) for split, views in splits.items()},
+            images=None,
+            names={split: [view.name for view in views] for split, views in splits.items()},
+            has_alpha=any(view.header.has_alpha for views in splits.values() for view in views),
+            aabb_scale=aabb_scale,
+            transform=transform,
+            source=source,
+            near=near,
+        )
     headers = [view.header for views in splits.values() for view in views]
     has_alpha = any(header.has_alpha for header in headers)
     cameras = {split: cameras_of(views, transform) for split, views in splits.items()}
@@ -47,9 +101,7 @@ def assemble(
     }
     cameras = {split: value.downscaled(downscale) for split, value in cameras.items()}
     masks = {
-        split: [
-            _mask(view, cameras[split], i, downscale) for i, view in enumerate(views)
-        ]
+        split: [_mask(view, cameras[split], i, downscale) for i, view in enumerate(views)]
         for split, views in splits.items()
     }
     notes += mask_notes(masks)

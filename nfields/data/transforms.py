@@ -129,6 +129,7 @@ def read_transforms(
         near=found.near,
         source=f"photographs {file.resolve().parent.name}/{file.name}",
         notes=notes,
+        missing=missing,
     )
 
 
@@ -149,7 +150,7 @@ def _frame_of_file(
     transform, notes = _transform(file, meta, scene_scale), []
     if aabb_scale is None:
         aabb_scale, notes = _aabb_scale(file, meta, transform)
-    return SceneFrame(transform, aabb_scale, _NEAR if near is None else near, ""), notes
+    return SceneFrame(transform, aabb_scale, _NEAR if near is None else float(near), ""), notes
 
 
 def _transform(file: Path, meta: dict[str, Any], scene_scale: float | None) -> SceneTransform:
