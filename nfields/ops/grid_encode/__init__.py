@@ -6,11 +6,11 @@ Contract
     scales  (L,) float32; layout (L, 4) int64: resolution, first entry, entries, hashed (0 or 1)
     returns (n, L * F), level 0 first
 
-Gradients: table and x, first order by kernels, second order through the reference. n = 0 is
-allowed. Deterministic for any number of threads; on CUDA the gradient of the table is not, it is
-added up by atomics. The derivative in x is that of the cell a point is in: piecewise constant for
-linear interpolation, continuous with `smoothstep`. On CUDA, inside `matrix_products` of 16 bits,
-the table is read as float16.
+Gradients: table and x, first and second order; on CUDA the second through the reference. There are
+no third derivatives. n = 0 is allowed. Deterministic for any number of threads; on CUDA the
+gradient of the table is not, it is added up by atomics. The derivative in x is that of the cell a
+point is in: piecewise constant for linear interpolation, continuous with `smoothstep`. On CUDA,
+inside `matrix_products` of 16 bits, the table is read as float16.
 Also called: multi-resolution hash encoding (instant-ngp, arXiv:2201.05989).
 """
 
@@ -23,9 +23,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nfields.errors import ConfigError
-from nfields.ops.backend import implement_on_cuda, require_same_dtype, uses_reference
+from nfields.ops.backend import (
+    implement_on_cuda,
+    require_same_dtype,
+    uses_reference,
+    uses_triton,
+)
 from nfields.ops.gradient import reference_gradients
-from nfields.ops.grid_encode import cpu
+from nfields.ops.grid_encode import cpu, second_cpu
 from nfields.ops.grid_encode.lanes import HAS_GATHER
 from nfields.ops.grid_encode.reference import grid_encode_reference
 
@@ -168,20 +173,31 @@ def _encode_backward(
     x_gradient = torch.zeros_like(x) if needs_x else x.new_empty(0)
     table_gradient = torch.zeros_like(table) if needs_table else table.new_empty(0)
     if needs_x:
-        cpu.point_gradient_kernel(dim, features)(
+        second_cpu.point_gradient_kernel(dim, features)(
             flat_x, table.contiguous().view(-1).numpy(), flat_gradient, *grid,
             x_gradient.view(-1).numpy(),
         )  # fmt: skip
     if needs_table:
-        active = cpu.nonzero_rows(gradient.numpy())
-        padded = _padded(len(active))
-        points = x.new_empty(dim * padded).numpy()
-        packed = x.new_empty(gradient.shape[1] * padded).numpy()
-        cpu.pack_gradients(dim, features)(flat_x, flat_gradient, active, points, packed)
+        _, points, packed = _packed(x, gradient, features)
         cpu.table_gradient_kernel(dim, features)(
             points, packed, *grid, table_gradient.view(-1).numpy()
         )
     return x_gradient, table_gradient
+
+
+def _packed(
+    x: Tensor, gradient: Tensor, features: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The points with a gradient, and both as `cpu.pack_gradients` has them."""
+    dim = x.shape[1]
+    active = cpu.nonzero_rows(gradient.numpy())
+    padded = _padded(len(active))
+    points = x.new_empty(dim * padded).numpy()
+    packed = x.new_empty(gradient.shape[1] * padded).numpy()
+    cpu.pack_gradients(dim, features)(
+        x.contiguous().view(-1).numpy(), gradient.view(-1).numpy(), active, points, packed
+    )
+    return active, points, packed
 
 
 @_encode_backward.register_fake
@@ -212,23 +228,91 @@ def _backward(ctx, gradient: Tensor):
     )
 
 
+@torch.library.custom_op("nfields::grid_encode_second", mutates_args=(), device_types="cpu")
+def _encode_second(
+    direction: Tensor,
+    gradient: Tensor,
+    x: Tensor,
+    table: Tensor,
+    scales: Tensor,
+    layout: Tensor,
+    smoothstep: bool,
+    needs_x: bool,
+    needs_table: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients, in gradient, x and table, of <direction, gradient of x>; empty if not needed."""
+    dim, features = x.shape[1], table.shape[1]
+    gradient, direction = gradient.contiguous(), direction.contiguous()
+    flat_x, flat_direction = x.contiguous().view(-1).numpy(), direction.view(-1).numpy()
+    grid = (scales.to(x.dtype).numpy(), layout.numpy(), smoothstep)
+    second = torch.zeros_like(gradient)
+    x_second = torch.zeros_like(x) if needs_x else x.new_empty(0)
+    table_second = torch.zeros_like(table) if needs_table else table.new_empty(0)
+    second_cpu.second_gradient_kernel(dim, features)(
+        flat_x, flat_direction, table.contiguous().view(-1).numpy(), gradient.view(-1).numpy(),
+        *grid, second.view(-1).numpy(), x_second.view(-1).numpy(),
+    )  # fmt: skip
+    if needs_table:
+        active, points, packed = _packed(x, gradient, features)
+        directions = np.zeros_like(points)
+        second_cpu.pack_directions(dim)(flat_x, flat_direction, active, directions)
+        second_cpu.second_table_gradient_kernel(dim, features)(
+            points, directions, packed, *grid, table_second.view(-1).numpy()
+        )
+    return second, x_second, table_second
+
+
+@_encode_second.register_fake
+def _(direction, gradient, x, table, scales, layout, smoothstep, needs_x, needs_table):
+    return (
+        torch.empty_like(gradient),
+        torch.empty_like(x) if needs_x else x.new_empty(0),
+        torch.empty_like(table) if needs_table else table.new_empty(0),
+    )
+
+
 def _save_backward(ctx, inputs, output) -> None:
     gradient, x, table, scales, layout, ctx.smoothstep, ctx.needs_x, ctx.needs_table = inputs
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(gradient, x, table, scales, layout)
 
 
-def _double_backward(ctx, x_gradient_gradient: Tensor, table_gradient_gradient: Tensor):
+def _double_backward(ctx, direction: Tensor | None, table_direction: Tensor | None):
     gradient, x, table, scales, layout = ctx.saved_tensors
-    second = reference_gradients(
-        lambda x, table: grid_encode_reference(x, table, scales, layout, ctx.smoothstep),
-        (x, table),
-        gradient,
-        (
-            x_gradient_gradient if ctx.needs_x else None,
-            table_gradient_gradient if ctx.needs_table else None,
-        ),
+    options = (scales, layout, ctx.smoothstep)
+    direction = direction if ctx.needs_x else None
+    table_direction = table_direction if ctx.needs_table else None
+    if uses_triton(x):
+        second = reference_gradients(
+            lambda x, table: grid_encode_reference(x, table, *options),
+            (x, table),
+            gradient,
+            (direction, table_direction),
+        )
+        return (*second, None, None, None, None, None)
+    needs = ctx.needs_input_grad
+    gradient_second = x_second = table_second = None
+    if direction is not None:
+        gradient_second, x_second, table_second = _encode_second(
+            direction, gradient, x, table, *options, needs[1], needs[2]
+        )
+    if table_direction is not None:
+        # The table's gradient is linear in `gradient`, and is features with the table exchanged.
+        features = _encode(x, table_direction, *options)
+        gradient_second = features if gradient_second is None else gradient_second + features
+        if needs[1]:
+            slope = _encode_backward(gradient, x, table_direction, *options, True, False)[0]
+            x_second = slope if x_second is None else x_second + slope
+    return (
+        gradient_second,
+        x_second if needs[1] else None,
+        table_second if needs[2] else None,
+        None,
+        None,
+        None,
+        None,
+        None,
     )
-    return (*second, None, None, None, None, None)
 
 
 _encode.register_autograd(_backward, setup_context=_save)

@@ -1,14 +1,14 @@
 """Multi-resolution grid features on the CPU (Numba).
 
-Mapping. Coordinates are clamped and turned into structure of arrays once. Forward and point
-gradient: one thread a block of BLOCK points, all levels in turn; where the levels do not fit the
-cache together, those that are large go first, one after the other over all points, so that each is
-read from memory once (16 levels of 4 MB: 2.2 times as fast). Table gradient: one thread a level
-over all points, so that no two threads add to the same entry and no atomics are needed; a level
-reads gradients of its own, not a line of all levels' for its few numbers. Within a block, first the
-2^d rows and weights of every point are computed (uint32 throughout: int64 halves the speed), then
-the entries are gathered (nfields/ops/grid_encode/lanes.py; nfields/ops/simd.py where an entry is
-more than 8 bytes or the processor has no AVX-512).
+Mapping. Coordinates are clamped and turned into structure of arrays once. Forward: one thread a
+block of BLOCK points, all levels in turn; where the levels do not fit the cache together, those
+that are large go first, one after the other over all points, so that each is read from memory once
+(16 levels of 4 MB: 2.2 times as fast). Table gradient: one thread a level over all points, so that
+no two threads add to the same entry and no atomics are needed; a level reads gradients of its own,
+not a line of all levels' for its few numbers. Within a block, first the 2^d rows and weights of
+every point are computed (uint32 throughout: int64 halves the speed), then the entries are gathered
+(nfields/ops/grid_encode/lanes.py; nfields/ops/simd.py where an entry is more than 8 bytes or the
+processor has no AVX-512). Derivatives in the point are in second_cpu.py.
 
 Memory a block touches: 2^d * BLOCK * 8 bytes of rows and weights (8 KB in 3-D, stays in L1), one
 tile of features, and 2^d entries a point and level scattered over the level's table, which is what
@@ -37,18 +37,18 @@ from nfields.ops.simd import gather, scatter
 
 BLOCK = 128
 # Everything of fastmath but nnan and ninf: NaN coordinates must be caught, not assumed away.
-_FAST = {"fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "numpy"}
+FAST = {"fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "numpy"}
 
 
-@njit(inline="always", **_FAST)
-def _clamped(value: Any) -> Any:
+@njit(inline="always", **FAST)
+def clamped(value: Any) -> Any:
     """The value in [0, 1]; NaN becomes 0."""
     zero, one = type(value)(0), type(value)(1)
     value = value if value > zero else zero
     return value if value < one else one
 
 
-@njit(inline="always", **_FAST)
+@njit(inline="always", **FAST)
 def find_block_cells(
     dim: int, points: Any, start: int, stride: int, scale: Any, level: Any, smoothstep: bool,
     rows: Any, weights: Any, count: int,
@@ -86,7 +86,7 @@ def find_block_cells(
 def pack_points(dim: int) -> Any:
     """kernel(x, points): the clamped coordinates, (dim, padded), flat; zeros behind the last."""
 
-    @njit(parallel=True, cache=True, **_FAST)
+    @njit(parallel=True, cache=True, **FAST)
     def pack(x: Any, points: Any) -> None:
         num_points, padded = x.shape[0] // dim, points.shape[0] // dim
         for b in prange(padded // BLOCK):
@@ -94,7 +94,7 @@ def pack_points(dim: int) -> Any:
             stop = min(start + BLOCK, num_points)
             for k in range(dim):
                 for i in range(start, stop):
-                    points[k * padded + i] = _clamped(x[i * dim + k])
+                    points[k * padded + i] = clamped(x[i * dim + k])
                 for i in range(stop, start + BLOCK):
                     points[k * padded + i] = 0
 
@@ -111,7 +111,7 @@ def forward_kernel(dim: int, features: int, has_gather: bool) -> Any:
     """
     corners = 1 << dim
 
-    @njit(parallel=True, cache=True, **_FAST)
+    @njit(parallel=True, cache=True, **FAST)
     def encode(
         points: Any, table: Any, scales: Any, layout: Any, smoothstep: bool, large: Any,
         ready: Any, small: Any, out: Any,
@@ -160,7 +160,7 @@ def forward_kernel(dim: int, features: int, has_gather: bool) -> Any:
     return encode
 
 
-@njit(inline="always", **_FAST)
+@njit(inline="always", **FAST)
 def _gather(
     features: int, corners: int, has_gather: bool, table: Any, first: int, rows: Any, weights: Any,
     out: Any, position: int,
@@ -190,7 +190,7 @@ def pack_gradients(dim: int, features: int) -> Any:
     neighbours on a ray, which add to the same entries, do not wait for each other.
     """
 
-    @njit(parallel=True, cache=True, **_FAST)
+    @njit(parallel=True, cache=True, **FAST)
     def pack(x: Any, gradient: Any, active: Any, points: Any, packed: Any) -> None:
         num_active, padded = active.shape[0], points.shape[0] // dim
         num_levels = packed.shape[0] // (padded * features)
@@ -201,7 +201,7 @@ def pack_gradients(dim: int, features: int) -> Any:
                 if rank < num_active:
                     point = active[rank]
                     for k in range(dim):
-                        points[k * padded + place] = _clamped(x[point * dim + k])
+                        points[k * padded + place] = clamped(x[point * dim + k])
                     for level in range(num_levels):
                         copy_entry(
                             features, gradient, point * width + level * features, packed,
@@ -222,7 +222,7 @@ def table_gradient_kernel(dim: int, features: int) -> Any:
     """kernel(points, packed, scales, layout, smoothstep, out); adds to the flat table `out`."""
     corners = 1 << dim
 
-    @njit(parallel=True, cache=True, **_FAST)
+    @njit(parallel=True, cache=True, **FAST)
     def scatter_levels(
         points: Any, packed: Any, scales: Any, layout: Any, smoothstep: bool, out: Any
     ) -> None:
@@ -245,66 +245,6 @@ def table_gradient_kernel(dim: int, features: int) -> Any:
                     )  # fmt: skip
 
     return scatter_levels
-
-
-@cache
-def point_gradient_kernel(dim: int, features: int) -> Any:
-    """kernel(x, table, gradient, scales, layout, smoothstep, out): d(loss)/dx, flat (n * dim)."""
-    corners = 1 << dim
-
-    @njit(parallel=True, cache=True, **_FAST)
-    def differentiate(
-        x: Any, table: Any, gradient: Any, scales: Any, layout: Any, smoothstep: bool, out: Any
-    ) -> None:
-        num_points, num_levels = x.shape[0] // dim, layout.shape[0]
-        width = num_levels * features
-        kind = x.dtype.type
-        for b in prange((num_points + BLOCK - 1) // BLOCK):
-            start = b * BLOCK
-            count = min(BLOCK, num_points - start)
-            block = np.zeros(dim * BLOCK, x.dtype)
-            rows = np.empty(corners * BLOCK, np.uint32)
-            weights = np.empty(corners * BLOCK, x.dtype)
-            t = np.empty(dim, x.dtype)
-            slope = np.empty(dim, x.dtype)
-            for k in range(dim):
-                for i in range(count):
-                    block[k * BLOCK + i] = _clamped(x[(start + i) * dim + k])
-            for level in range(num_levels):
-                scale, first = scales[level], layout[level, 1]
-                find_block_cells(
-                    dim, block, 0, BLOCK, scale, layout[level], smoothstep, rows, weights, BLOCK
-                )
-                for i in range(count):
-                    for k in range(dim):
-                        position = block[k * BLOCK + i] * scale + kind(0.5)
-                        t[k] = position - np.floor(position)
-                        slope[k] = scale
-                        inside = x[(start + i) * dim + k]
-                        if not (inside >= kind(0) and inside <= kind(1)):
-                            slope[k] = kind(0)  # clamped: the feature no longer depends on x
-                        if smoothstep:
-                            slope[k] *= kind(6) * t[k] * (kind(1) - t[k])
-                            t[k] = t[k] * t[k] * (kind(3) - kind(2) * t[k])
-                    for corner in range(corners):
-                        entry = (first + rows[corner * BLOCK + i]) * features
-                        value = kind(0)
-                        for f in range(features):
-                            value += (
-                                table[entry + f]
-                                * gradient[(start + i) * width + level * features + f]
-                            )
-                        for k in range(dim):
-                            term = value * slope[k]
-                            for other in range(dim):
-                                upper = (corner >> other) & 1 == 1
-                                if other == k:
-                                    term = term if upper else -term
-                                else:
-                                    term *= t[other] if upper else kind(1) - t[other]
-                            out[(start + i) * dim + k] += term
-
-    return differentiate
 
 
 @njit(cache=True)
