@@ -5,8 +5,9 @@ values found say that the surface runs on into a leaf that was left out, that le
 too: a part of the surface is found whole or not at all, and the mesh is closed where the surface
 is. It is open where the box cuts it.
 
-A block is `block_cells` wide and shares its outer corners with its neighbours, so that both place
-the same vertices there, to the bit. They are recognised by the block and the coordinates in it.
+A block is `block_cells` wide and shares its outer corners with its neighbours, so that both place a
+vertex on the same edges of the grid there, at the same place but for rounding. They are recognised
+by the edge.
 """
 
 from collections.abc import Callable
@@ -160,9 +161,11 @@ def _weld(pieces: list[_Piece], grid: Grid, block_cells: int) -> TriangleMesh:
         offset += len(piece.local)
     block, local, face = np.concatenate(blocks), np.concatenate(locals_), np.concatenate(faces)
     on_face = np.flatnonzero((local == 0).any(axis=1))
-    # Whole coordinates as integers: equal exactly if the vertices are the same.
-    bits = local[on_face].view(np.int32).astype(np.int64)
-    keys = (block[on_face].astype(np.int64) << 32) | bits
+    # A vertex is between two corners along one axis (`_away_from_zero` keeps it off the corners).
+    corner = np.floor(local[on_face])
+    axis = (local[on_face] != corner).argmax(axis=1)
+    keys = block[on_face].astype(np.int64) * block_cells + corner.astype(np.int64)
+    keys = np.concatenate([keys, axis[:, None]], axis=1)
     _, chosen, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     target = np.arange(len(local))
     target[on_face] = on_face[chosen][inverse.reshape(-1)]

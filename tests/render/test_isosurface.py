@@ -61,6 +61,16 @@ def test_closed_surfaces_are_watertight_and_of_their_genus(surface, genus, compo
     assert (found.genus, found.num_components) == (genus, components)
 
 
+def test_a_field_that_never_rounds_alike_leaves_no_seams(generator: torch.Generator):
+    """As matrix products: their last bits depend on a point's place among those asked at once."""
+
+    def rounded(p: Tensor) -> Tensor:
+        return ball(0.7)(p) + 1e-7 * torch.randn(len(p), generator=generator)
+
+    found = topology(extract(surface_of(rounded), 70, 16))
+    assert found.is_watertight and found.genus == 0 and found.num_components == 1
+
+
 @pytest.mark.parametrize("block_cells", [8, 16, 40])
 def test_blocks_leave_no_seams(block_cells):
     """The same triangles as from one block, on a grid that fills no block of an axis exactly."""
