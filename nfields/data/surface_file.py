@@ -1,6 +1,5 @@
 """A surface as a function's zero set: the data of task=sdf."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from nfields.data.array_cache import cache_file
 from nfields.data.knot import KnotSurface
 from nfields.data.mesh_file import read_mesh
 from nfields.data.mesh_surface import MeshSurface, oriented
+from nfields.data.oriented_points import OrientedPoints
 from nfields.data.point_file import POINT_SUFFIXES, StoredPoints, read_points
 from nfields.data.posed_images import SceneTransform
 from nfields.data.surface_samples import SurfaceSamples, kept_samples
@@ -22,26 +22,6 @@ from nfields.errors import ConfigError, DataError
 
 # The longest side of a surface's box is twice this; around it there is room for the outside.
 HALF_SIDE = 0.9
-
-
-@dataclass(frozen=True)
-class OrientedPoints:
-    """Points of a surface and outward unit normals, in our frame."""
-
-    points: Float[Tensor, "n 3"]
-    normals: Float[Tensor, "n 3"]
-
-    @staticmethod
-    def of(points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"]) -> "OrientedPoints":
-        """The same in float32."""
-        return OrientedPoints(torch.from_numpy(points).float(), torch.from_numpy(normals).float())
-
-    def draw(
-        self, num: int, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "num 3"], Float[Tensor, "num 3"]]:
-        """Points and normals drawn uniformly, with replacement."""
-        index = torch.randint(len(self.points), (num,), generator=generator)
-        return self.points[index], self.normals[index]
 
 
 class SurfaceData:
@@ -65,7 +45,7 @@ class SurfaceData:
         if path is not None and Path(path).suffix.lower() in POINT_SUFFIXES:
             stored = read_points(Path(path), num_points, seed)
             if stored is not None:
-                self._take_points(stored, Path(path))
+                self._take_points(stored, Path(path), seed)
                 return
         if path is None:
             self.source = "generated solid: a trefoil knot around a ball, distances exact"
@@ -91,13 +71,13 @@ class SurfaceData:
         self.notes += notes
         if num_points is not None:
             points, normals = self.truth.sample(num_points, np.random.default_rng(seed))
-            self.oriented = OrientedPoints.of(points, normals)
+            self.oriented = OrientedPoints.of(points, normals, seed)
             self.source += f", known at {num_points:,} oriented points"
 
-    def _take_points(self, stored: StoredPoints, file: Path) -> None:
+    def _take_points(self, stored: StoredPoints, file: Path, seed: int) -> None:
         self.transform = centred(stored.points)
         points = stored.points * self.transform.scale + np.array(self.transform.offset)
-        self.oriented = OrientedPoints.of(points, stored.normals)
+        self.oriented = OrientedPoints.of(points, stored.normals, seed)
         self.truth = None
         self.notes += stored.notes
         self.source = f"{len(points):,} oriented points of {file.name}"

@@ -57,6 +57,7 @@ class PointBatch(NamedTuple):
     points: Float[Tensor, "n 3"]
     normals: Float[Tensor, "n 3"]
     anywhere: Float[Tensor, "m 3"]
+    distances: Float[Tensor, " m"]  # of these, as the surface's points let one guess; NaN: unknown
     directions: Float[Tensor, "n 3"]
 
 
@@ -103,7 +104,7 @@ class SdfTask(Task):
                 f"task.picture_size={picture_size} must be at least 32 pixels, or 0 for no pictures"
             )
         check_weights("distance_weights", distance_weights, ("distance", "eikonal", "normal"))
-        names = ("surface", "off_surface", "normal", "eikonal", "curvature")
+        names = ("surface", "off_surface", "distance", "normal", "eikonal", "curvature")
         check_weights("point_weights", point_weights, names)
         self.data = data
         self.picture_size = picture_size
@@ -122,20 +123,19 @@ class SdfTask(Task):
     def prepare(self, model: Field, generator: torch.Generator) -> None:
         """Initialises the model from points that count by 1 / (|t| + floor), of mean 1.
 
-        From oriented points alone: these count as on the surface, points anywhere as far from it.
+        From oriented points alone t is what they let one guess, and 0 where they do not.
         """
         oriented = self.data.oriented
         if oriented is None:
             surface = self.data.require_samples().points
             x, distances = self._draw(_NUM_SAMPLES, generator)[:2]
-            weights = 1 / (distances.abs() + self.relative_floor)
         else:
             surface = oriented.points
             on = oriented.draw(_NUM_SAMPLES // 2, generator)[0]
-            x = torch.cat([on, _anywhere(_NUM_SAMPLES // 2, generator)])
-            weights = torch.ones(len(x))
-            weights[len(on) :] = self.relative_floor
-            x, weights = x.to(self.ball_radius.device), weights.to(self.ball_radius.device)
+            anywhere, guessed = oriented.draw_anywhere(_NUM_SAMPLES // 2, generator)
+            x = torch.cat([on, anywhere]).to(self.ball_radius.device)
+            distances = torch.cat([torch.zeros(len(on)), guessed.nan_to_num(0)]).to(x.device)
+        weights = 1 / (distances.abs() + self.relative_floor)
         self.ball_radius.copy_(surface.norm(dim=1).mean())
         model.initialize(Samples(x, weights / weights.mean()), generator)
 
@@ -148,7 +148,8 @@ class SdfTask(Task):
         num = self.oriented_per_step
         points, normals = self.data.oriented.draw(num, generator)
         directions = torch.randn(num, 3, generator=generator)
-        drawn = (points, normals, _anywhere(num, generator), directions)
+        anywhere, distances = self.data.oriented.draw_anywhere(num, generator)
+        drawn = (points, normals, anywhere, distances, directions)
         return PointBatch(*(tensor.to(self.ball_radius.device) for tensor in drawn))
 
     def _draw(self, num: int, generator: torch.Generator) -> DistanceBatch:
@@ -197,6 +198,12 @@ class SdfTask(Task):
             "normal": weights["normal"] * alignment(slopes[:num], batch.normals),
             "eikonal": weights["eikonal"] * eikonal(slopes),
         }
+        if weights["distance"] > 0:
+            is_known = ~batch.distances.isnan()
+            error = relative_error(
+                values[num:][is_known], batch.distances[is_known], self.relative_floor
+            )
+            losses["distance"] = weights["distance"] * error
         if weights["curvature"] > 0:
             bent = curvature(distance, batch.points, slopes[:num], batch.directions)
             losses["curvature"] = weights["curvature"] * bent
@@ -312,10 +319,6 @@ class SdfTask(Task):
             except DataError as error:  # of a field that is NaN; what was measured says so too
                 protocol["pictures"] = f"none: {error}"
         return {**measured, "protocol": protocol}
-
-
-def _anywhere(num: int, generator: torch.Generator) -> Float[Tensor, "num 3"]:
-    return 2 * torch.rand(num, 3, generator=generator) - 1
 
 
 def check_weights(option: str, given: Mapping[str, float | int], names: tuple[str, ...]) -> None:

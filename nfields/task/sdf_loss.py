@@ -3,7 +3,10 @@
 Notation
     f       the field, g = grad f, t a true distance, n a true outward unit normal
 
-distance     mean |f - t| / (|t| + floor), that of instant-ngp (arXiv:2201.05989)
+distance     mean |f - t| / (|t| + floor), that of instant-ngp (arXiv:2201.05989); with oriented
+             points t is guessed from them (nfields/data/oriented_points.py). It tells which side of
+             the surface a place is on, which the terms below leave open: without it a hash grid,
+             where what one cell learns does not reach the next, keeps bodies where nothing is
 surface      mean |f| at points of the surface
 off_surface  mean exp(-sharpness |f|) at points anywhere: no further zeros
 normal       mean 1 - cos(g, n) at points of the surface

@@ -17,7 +17,7 @@ from nfields.errors import ConfigError
 from nfields.model.field import Field, GroupReadout, Kernels, Samples
 from nfields.optimizer import ParameterGroup
 from nfields.run import train
-from nfields.task.sdf import DistanceBatch, SdfTask
+from nfields.task.sdf import DistanceBatch, PointBatch, SdfTask
 from tests.data.solids import ball, write
 
 
@@ -137,6 +137,31 @@ def test_a_mesh_is_learned(ball_file: Path, tmp_path: Path) -> None:
     assert isinstance(loaded.task, SdfTask)
     to_user = make(f"data.path={ball_file}").data.to_user
     assert torch.equal(loaded.task.surface(loaded.model).to_user, to_user)
+
+
+def test_places_of_unknown_side_say_nothing_of_the_distance(ball_file: Path) -> None:
+    task = make(f"data.path={ball_file}", "data.num_points=2000")
+    batch = task.batch(torch.Generator().manual_seed(0))
+    assert isinstance(batch, PointBatch)
+    known = batch._replace(distances=batch.anywhere.norm(dim=1) - 0.9)
+    half = known.distances.clone()
+    half[::2] = torch.nan
+    exact, wrong = Ball(0.9), Ball(0.9, bias=0.1)
+    assert task.losses(exact, batch._replace(distances=half)).losses["distance"].item() < 1e-3
+    relative = (0.1 / (half[1::2].abs() + task.relative_floor)).mean().item()
+    found = task.losses(wrong, batch._replace(distances=half)).losses["distance"].item()
+    assert found == pytest.approx(task.point_weights["distance"] * relative, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_oriented_points_become_the_surface_and_nothing_else(tmp_path: Path) -> None:
+    """A hash grid left to SIREN's losses keeps bodies where the ball it begins from was."""
+    words = ["experiment=sdf_points_hashgrid", "model=hashgrid", "data.num_points=5000"]
+    words += ["model.num_levels=4", "model.max_resolution=64", "trainer.max_steps=200"]
+    words += ["task.mesh_resolution=64", "task.num_surface_points=5000"]
+    metrics = run(tmp_path / "run", *words)
+    assert metrics["is_watertight"] and metrics["hausdorff"] < 0.03
+    assert metrics["chamfer_l1"] < 0.004 and metrics["distance_error"] < 0.03
 
 
 @pytest.mark.parametrize(
