@@ -65,10 +65,10 @@ class DepthFile:
         middle = downscale // 2
         depth = torch.from_numpy(_blocks(values, downscale)[:, middle, :, middle].astype(np.float32))
         depth = torch.where(depth.isfinite() & (depth > 0), depth * (self.unit * scale), torch.nan)
-        return depth / _cosines(cameras, view)
+        return depth / axis_cosines(cameras, view)
 
 
-def _cosines(cameras: Cameras, view: int) -> Float[Tensor, "height width"]:
+def axis_cosines(cameras: Cameras, view: int) -> Float[Tensor, "height width"]:
     """z / distance of every pixel's ray, or 1 for a panorama, which has no axis."""
     width, height = cameras.size(view)
     lens = int(cameras.lens[view])

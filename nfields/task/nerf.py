@@ -371,6 +371,10 @@ class NerfTask(Task):
             "opacity": opacity.view(height, width),
         }
 
+    def refined_cameras(self) -> Cameras:
+        """The training cameras as they were found to be; as given where none is learned."""
+        return self.poses.refined(self.data.cameras["train"])
+
     # ---- the surface ------------------------------------------------------------------------
 
     def surface(self, model: Field) -> Surface:
