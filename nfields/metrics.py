@@ -116,6 +116,8 @@ def definitions(with_flip: bool) -> dict[str, str]:
     }
     if with_flip:
         lines["flip"] = f"LDR-FLIP, mean over pixels, {FLIP_PIXELS_PER_DEGREE} pixels per degree"
+    # Said in every result: tables elsewhere have LPIPS, and none of our figures is one.
+    lines["perceptual"] = f"{'FLIP' if with_flip else 'none'}; no LPIPS, which needs weights"
     return lines
 
 

@@ -34,7 +34,8 @@ def test_result_is_json_with_names_and_protocol():
     protocol = result["protocol"]
     assert {key: protocol[key] for key in PROTOCOL} == PROTOCOL
     assert protocol["num_images"] == 3 and protocol["resolution"] == [32, 24]
-    assert set(protocol["metrics"]) == {"psnr", "ssim", "flip"}
+    assert set(protocol["metrics"]) == {"psnr", "ssim", "flip", "perceptual"}
+    assert protocol["metrics"]["perceptual"].startswith("FLIP; no LPIPS")
 
 
 def test_equal_images_stay_finite():
@@ -52,6 +53,7 @@ def test_predictions_beyond_the_range_are_clamped_as_a_screen_does():
 def test_without_flip_nothing_of_it_is_reported():
     result = compare_images(images(1), folder=None, protocol=PROTOCOL, with_flip=False)
     assert "flip" not in result and "flip" not in result["protocol"]["metrics"]
+    assert result["protocol"]["metrics"]["perceptual"].startswith("none; no LPIPS")
 
 
 def test_images_too_small_for_ssim_have_none():
