@@ -16,6 +16,8 @@ from nfields.export.picture import to_uint8, write_file
 from nfields.export.views import cameras_of_run, see
 from nfields.stored_run import StoredRun
 
+_SMALLEST = 400  # pixels a side: in smaller pictures all of a thin thing is edge
+
 
 class PointsExport(Export):
     """what=points; every option is explained in points.yaml."""
@@ -47,7 +49,7 @@ class PointsExport(Export):
         # Some pixels see nothing: twice as many are looked at, and the rest is left out evenly.
         width, height = cameras.size(0)
         factor = math.sqrt(2 * self.num_points / len(cameras) / (width * height))
-        factor = min(factor, 1.0)
+        factor = min(max(factor, _SMALLEST / max(width, height)), 1.0)
         small = cameras.resized(max(8, round(width * factor)), max(8, round(height * factor)))
         points, colors = [], []
         for view in see(run, small, self.background):

@@ -70,7 +70,6 @@ class PoseRefinement(nn.Module):
         self.refine, self.intrinsics = refine, intrinsics
         self.lr, self.weight, self.start_step = lr, weight, start_step
         self.turns = self.shifts = self.lenses = None
-        self.register_buffer("is_started", torch.tensor(False))
 
     @property
     def is_on(self) -> bool:
@@ -79,6 +78,8 @@ class PoseRefinement(nn.Module):
 
     def start(self, num_views: int) -> None:
         """Makes the corrections of so many cameras, none of which changes anything."""
+        if self.is_on:  # else it has no state, and checkpoints none of it
+            self.register_buffer("is_started", torch.tensor(False))
         if self.refine:
             self.turns = nn.Parameter(torch.zeros(num_views, 3))
             self.shifts = nn.Parameter(torch.zeros(num_views, 3))
