@@ -4,6 +4,7 @@ nothing; known errors are found again in a scene known in closed form; gradients
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -11,98 +12,18 @@ from torch import Tensor
 
 import nfields
 from nfields.config import build
-from nfields.data.posed_images import PosedImages, SceneTransform
 from nfields.errors import ConfigError
-from nfields.model.field import Field, GroupReadout, Kernels, Samples
-from nfields.optimizer import Adam, ParameterGroup
+from nfields.model.field import Field
+from nfields.optimizer import Adam
 from nfields.render.cameras import Cameras, project, rays
 from nfields.render.lenses import FISHEYE, PERSPECTIVE
-from nfields.render.paths import orbit
 from nfields.task.nerf import NerfTask
 from nfields.task.nerf_background import Sky
 from nfields.task.nerf_exposure import Exposure, fit_gain
 from nfields.task.nerf_loss import contracted_distance, depth_loss
 from nfields.task.nerf_poses import PoseRefinement, rotations
-from nfields.task.nerf_space import is_within_ball
 from tests.compare import assert_matches
-
-SMALL = [
-    "task.grid_cells=32", "task.samples_per_step=2048", "task.steps_per_unit=32",
-    "task.visual_hull=false", "task.density_bias=0.0",
-]  # fmt: skip
-
-
-class Marble(Field):
-    """A soft ball of radius 0.6 with waves of colour; the same from all sides."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.in_dim, self.out_dim = 3, 4
-        self.readout = torch.nn.Linear(5, 4)
-        with torch.no_grad():
-            self.readout.weight.zero_()
-            self.readout.bias.zero_()
-            self.readout.weight[0, 0] = 1.0
-            for channel in range(3):
-                self.readout.weight[1 + channel, 1 + channel] = 6.0
-
-    def forward(self, x: Tensor, groups: GroupReadout | None = None) -> Tensor:
-        waves = [torch.sin(7 * x[:, i] + i + 2 * x[:, (i + 1) % 3]) for i in range(3)]
-        ball = 3 - 30 * (x.norm(dim=1) - 0.6)
-        hidden = torch.stack([ball.clamp(max=4), *waves, torch.ones(len(x))], dim=1)
-        if groups is None:
-            return self.readout(hidden)
-        index = torch.zeros(len(x), dtype=torch.int64)
-        if groups.offsets is not None:
-            index = torch.repeat_interleave(groups.offsets.diff())
-        return (groups.weight[index] @ hidden[:, :, None])[:, :, 0] + groups.bias[index]
-
-    def kernels(self, x: Tensor) -> Kernels | None:
-        return None
-
-    def initialize(self, samples: Samples, generator: torch.Generator) -> None:
-        pass
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        return []
-
-
-def photographs(num: int = 6, size: int = 28) -> PosedImages:
-    """Black photographs from around the ball, to be filled in."""
-    start = Cameras(
-        camera_to_world=torch.tensor([[[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 3]]]),
-        focal=torch.full((1, 2), 1.8 * size),
-        center=torch.full((1, 2), size / 2),
-        distortion=torch.zeros(1, 4),
-        sizes=torch.full((1, 2), size),
-    )
-    cameras = orbit(start, num, center=(0.0, 0.0, 0.0), radius=2.5, elevation_deg=25.0)
-    return PosedImages(
-        cameras={"train": cameras, "test": cameras[:2]},
-        images={
-            "train": [torch.zeros(size, size, 3, dtype=torch.uint8) for _ in range(num)],
-            "test": [torch.zeros(size, size, 3, dtype=torch.uint8) for _ in range(2)],
-        },
-        names={"train": [f"{i}" for i in range(num)], "test": ["a", "b"]},
-        has_alpha=False,
-        aabb_scale=1,
-        transform=SceneTransform(1.0, (0.0, 0.0, 0.0)),
-        source="a marble",
-        near=0.1,
-    )
-
-
-def make(*overrides: str, num: int = 6) -> tuple[NerfTask, Marble]:
-    """The task with photographs of the marble itself."""
-    cfg = nfields.compose(["task=nerf", "task.sh_degree=0", *SMALL, *overrides])
-    task, model = build(cfg.task, data=photographs(num)), Marble()
-    radius = 0.375 if task.is_contracted else 0.75
-    task.grid.exclude(lambda centers, half: centers.norm(dim=1) < radius)
-    for split, images in task.data.images.items():
-        for view, image in enumerate(images):
-            rgb = task.render_view(model, task.data.cameras[split], view)["rgb"]
-            image.copy_((rgb * 255).round())
-    return task, model
+from tests.task.marble import make
 
 
 def train_corrections(task: NerfTask, model: Field, steps: int, lr: float) -> None:
@@ -387,54 +308,18 @@ def test_depth_weight_needs_depths() -> None:
         make("task.depth_weight=0.1")
 
 
-class HalfMarble(Marble):
-    """The marble for a field whose coordinates are half of the scene's in the unit ball."""
-
-    def forward(self, x: Tensor, groups: GroupReadout | None = None) -> Tensor:
-        return super().forward(2 * x, groups)
-
-
-def test_contracted_space_shows_what_is_near_as_the_box_does() -> None:
-    fine = "task.steps_per_unit=128"
-    task, model = make(fine)
-    endless, _ = make(fine, "task.space=contracted")
-    cameras = task.data.cameras["test"]
-    expected = task.render_view(model, cameras, 0)
-    found = endless.render_view(HalfMarble(), cameras, 0)
-    hit = expected["opacity"] > 0.99  # at the rim the cells of the grids differ
-    assert hit.float().mean() > 0.2
-    error = (found["rgb"] - expected["rgb"])[hit].abs()  # samples lie elsewhere
-    assert error.mean() < 0.005 and error.max() < 0.05
-    assert_matches(found["depth"][hit], expected["depth"][hit], atol=0.03)
+@pytest.mark.parametrize("mode", ["gain", "affine"])
+def test_common_change_of_all_pictures_is_no_correction(mode: Literal["gain", "affine"]) -> None:
+    exposure = Exposure(mode=mode, lr=1.0, weight=1.0)
+    exposure.start(3)
+    assert exposure.values is not None
+    exposure.values.data.fill_(0.3)
+    rgb = torch.rand(6, 3)
+    assert_matches(exposure.apply_to(rgb, torch.arange(6) % 3).detach(), rgb, atol=1e-6)
+    assert exposure.losses()["exposure"].item() == pytest.approx(0, abs=1e-12)
 
 
-def test_density_of_contracted_space_falls_with_the_square_of_the_distance() -> None:
-    task, _ = make("task.space=contracted")
-    points = torch.tensor([[0.5, 0, 0], [2.0, 0, 0], [0, 10.0, 0]])
-    density = task._density(torch.zeros(3), points)
-    assert_matches(density, torch.tensor([1.0, 0.25, 0.01]))
-
-
-def test_a_grid_of_contracted_space_finds_what_is_opaque_for_a_step() -> None:
-    task, _ = make("task.space=contracted")
-    task.grid.exclude(is_within_ball)
-    for step in range(1, 40):
-        task.before_step(HalfMarble(), 16 * step, torch.Generator().manual_seed(step))
-    points = torch.tensor([[0.3, 0.0, 0.0], [0.0, 1.3, 0.0], [0.0, 0.0, 50.0]])
-    assert task.is_occupied(points).tolist() == [True, False, False]
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["data=toy_scene", "data.resolution=8"], "pictures with alpha end at their object"),
-        (["task.renderer=fused", "data=toy_scene"], "task.renderer=fused marches through a box"),
-        (["task.cone=0.01", "data=toy_scene"], "task.cone=0.01 has no effect"),
-    ],
-)
-def test_contracted_space_is_refused_where_it_means_nothing(
-    overrides: list[str], message: str
-) -> None:
-    cfg = nfields.compose(["task=nerf", "task.space=contracted", *overrides])
-    with pytest.raises(ConfigError, match=message):
-        build(cfg.task, data=build(cfg.data))
+def test_experiment_for_photographs_turns_on_what_they_need() -> None:
+    task = nfields.compose(["experiment=photographs", "data.path=somewhere"]).task
+    assert task.sky.mode == "learned" and task.exposure.mode == "gain"
+    assert task.distortion_weight > 0 and task.space == "box"

@@ -1,0 +1,66 @@
+"""task.space=contracted: what is near is as in a box, what is far is there too."""
+
+import pytest
+import torch
+from torch import Tensor
+
+import nfields
+from nfields.config import build
+from nfields.errors import ConfigError
+from nfields.model.field import GroupReadout
+from nfields.task.nerf_space import is_within_ball
+from tests.compare import assert_matches
+from tests.task.marble import Marble, make
+
+
+class HalfMarble(Marble):
+    """The marble for a field whose coordinates are half of the scene's in the unit ball."""
+
+    def forward(self, x: Tensor, groups: GroupReadout | None = None) -> Tensor:
+        return super().forward(2 * x, groups)
+
+
+def test_contracted_space_shows_what_is_near_as_the_box_does() -> None:
+    fine = "task.steps_per_unit=128"
+    task, model = make(fine)
+    endless, _ = make(fine, "task.space=contracted")
+    cameras = task.data.cameras["test"]
+    expected = task.render_view(model, cameras, 0)
+    found = endless.render_view(HalfMarble(), cameras, 0)
+    hit = expected["opacity"] > 0.99  # at the rim the cells of the grids differ
+    assert hit.float().mean() > 0.2
+    error = (found["rgb"] - expected["rgb"])[hit].abs()  # samples lie elsewhere
+    assert error.mean() < 0.005 and error.max() < 0.05
+    assert_matches(found["depth"][hit], expected["depth"][hit], atol=0.03)
+
+
+def test_density_of_contracted_space_falls_with_the_square_of_the_distance() -> None:
+    task, _ = make("task.space=contracted")
+    points = torch.tensor([[0.5, 0, 0], [2.0, 0, 0], [0, 10.0, 0]])
+    density = task._density(torch.zeros(3), points)
+    assert_matches(density, torch.tensor([1.0, 0.25, 0.01]))
+
+
+def test_a_grid_of_contracted_space_finds_what_is_opaque_for_a_step() -> None:
+    task, _ = make("task.space=contracted")
+    task.grid.exclude(is_within_ball)
+    for step in range(1, 40):
+        task.before_step(HalfMarble(), 16 * step, torch.Generator().manual_seed(step))
+    points = torch.tensor([[0.3, 0.0, 0.0], [0.0, 1.3, 0.0], [0.0, 0.0, 50.0]])
+    assert task.is_occupied(points).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data=toy_scene", "data.resolution=8"], "pictures with alpha end at their object"),
+        (["task.renderer=fused", "data=toy_scene"], "task.renderer=fused marches through a box"),
+        (["task.cone=0.01", "data=toy_scene"], "task.cone=0.01 has no effect"),
+    ],
+)
+def test_contracted_space_is_refused_where_it_means_nothing(
+    overrides: list[str], message: str
+) -> None:
+    cfg = nfields.compose(["task=nerf", "task.space=contracted", *overrides])
+    with pytest.raises(ConfigError, match=message):
+        build(cfg.task, data=build(cfg.data))
