@@ -48,7 +48,9 @@ def adam(
     arrays = [tensor.detach().contiguous().view(-1).numpy() for tensor in tensors]
     kind = arrays[0].dtype.type
     beta1, beta2 = betas
-    cpu.adam(
+    if not len(arrays[0]):
+        return
+    cpu.adam_kernel(len(arrays[0]) > cpu.SMALL)(
         *arrays, kind(lr / (1 - beta1**num_steps)), kind(beta1), kind(beta2),
         kind((1 - beta2**num_steps) ** 0.5), kind(eps), kind(weight_decay), skip_zero,
     )  # fmt: skip
