@@ -5,9 +5,12 @@ picture, or None where a picture needs more steps. Who shows the pictures stops 
 camera has moved: that is all it takes to cancel. So one thread serves several browsers in turn, and
 a training between two of its steps.
 
-    1  the last picture seen from the new place (reproject_cpu.py), unless step 2 is as sharp
+    1  the last picture seen from the new place (reproject_cpu.py), if it is sharper than step 2
     2  as many pixels as fit the budget, from 1/16 of the width up to all of them
     3  twice the width, and so on, up to full size
+
+The same request again, as the field has changed, goes to full size at once: what is shown stays
+until then.
 """
 
 import math
@@ -29,7 +32,6 @@ Array = np.ndarray
 BUDGET_SECONDS = 0.05  # of the first rendered picture: with its way to the browser, 15 a second
 STEP_SECONDS = 0.02  # of a step: what a move, or a training, waits for at most
 _COARSEST = 16  # parts of the width and height
-_SHARP = 0.5  # part of the full width from which on a rendered picture beats a reprojected one
 _MIN_SEEN = 0.6  # part of the surfaces' pixels that must still be there in a reprojected picture
 
 
@@ -87,15 +89,17 @@ class Engine:
         self._budget = budget_seconds
         self._pixel_seconds: float | None = None
         self._is_warm = False  # the first picture compiles kernels, which is no measure
-        self._last: tuple[Request, Look] | None = None
+        self._last: tuple[Request, Look, float] | None = None  # with its scale
 
     def answer(self, request: Request) -> Iterator[Picture | None]:
         """Pictures of a request, worst first; None: one more step is done."""
         width, height = request.width, request.height
         scale = self._first_scale(width * height)
-        if scale < _SHARP and (seen := self._reprojected(request)) is not None:
-            yield Picture(seen, scale=1.0, is_reprojected=True, is_final=False)
-            scale = max(scale, 1 / 4)  # anything coarser would look worse than what is shown
+        if self._is_shown(request):
+            scale = 1.0
+        elif (seen := self._reprojected(request, scale)) is not None:
+            yield Picture(seen[0], seen[1], is_reprojected=True, is_final=False)
+            scale = max(scale, seen[1] / 2)  # anything coarser would look worse than what is shown
         while True:
             size = max(1, round(scale * width)), max(1, round(scale * height))
             parts = []
@@ -107,7 +111,7 @@ class Engine:
                 np.concatenate([part.rgb for part in parts]),
                 np.concatenate([part.depth for part in parts]),
             )
-            self._last = request, look
+            self._last = request, look, scale
             yield Picture(look, scale, is_reprojected=False, is_final=scale >= 1)
             if scale >= 1:
                 return
@@ -154,23 +158,39 @@ class Engine:
             self._pixel_seconds = 0.8 * known + 0.2 * seconds
         return look
 
-    def _reprojected(self, request: Request) -> Look | None:
-        """The last picture from the new place; None if it shows too little of it."""
-        if self._last is None or self._last[0].style != request.style:
+    def _is_shown(self, request: Request) -> bool:
+        """True if the last picture is a finished one of the same request."""
+        if self._last is None or self._last[2] < 1:
+            return False
+        last = self._last[0]
+        return np.array_equal(last.camera_to_world, request.camera_to_world) and (
+            last.fov_deg,
+            last.width,
+            last.height,
+            last.style,
+        ) == (request.fov_deg, request.width, request.height, request.style)
+
+    def _reprojected(self, request: Request, scale: float) -> tuple[Look, float] | None:
+        """The last picture from the new place, in its own size, and its scale.
+
+        None if it is not sharper than `scale`, or shows too little of the new place.
+        """
+        if self._last is None or self._last[0].style != request.style or self._last[2] <= scale:
             return None
-        last, look = self._last
-        width, height = request.width, request.height
+        last, look, scale = self._last
+        if (last.width, last.height) != (request.width, request.height):
+            return None
+        height, width = look.depth.shape
         rgb = np.zeros((height, width, 3), np.uint8)
         depth = np.zeros((height, width), np.float32)
         seen = warp(
-            look.rgb, look.depth, last.camera_to_world[:3], _focal(last.fov_deg, len(look.depth)),
+            look.rgb, look.depth, last.camera_to_world[:3], _focal(last.fov_deg, height),
             request.camera_to_world[:3], _focal(request.fov_deg, height), self._background, rgb,
             depth,
         )  # fmt: skip
-        # Surfaces fill as many pixels as before where they have not moved out of the view; pictures
-        # of a larger size have gaps, and fewer.
+        # Surfaces fill about as many pixels as before, unless they have moved out of the view.
         before = np.isfinite(look.depth).sum()
-        return Look(rgb, depth) if seen >= max(_MIN_SEEN * before, 1) else None
+        return (Look(rgb, depth), scale) if seen >= max(_MIN_SEEN * before, 1) else None
 
 
 def _focal(fov_deg: float, height: int) -> float:

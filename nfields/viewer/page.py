@@ -10,7 +10,9 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -113,8 +115,9 @@ class Page:
             logging.ERROR
         )  # a browser that goes away is no news
         self.subject, self.style, self._background = subject, Style(), background
-        self.server = viser.ViserServer(host=host, port=port, label=title, verbose=False)
-        self.address = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"
+        with redirect_stdout(StringIO()):  # viser announces itself in a box of its own
+            self.server = viser.ViserServer(host=host, port=port, label=title, verbose=False)
+        self.address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
         self.frames = 0  # pictures sent, to measure with
         self.last_error: str | None = None
         self._browsers: dict[int, _Browser] = {}
@@ -126,7 +129,8 @@ class Page:
 
     def close(self) -> None:
         """Ends the server and its threads."""
-        self.server.stop()
+        with redirect_stdout(StringIO()):
+            self.server.stop()
 
     # ---- what viser's threads call ------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from nfields.data.posed_images import SceneTransform
 from nfields.errors import DataError
+from nfields.progress import HIDDEN
 from nfields.render.cameras import Cameras
 from nfields.render.path_file import Keyframe, write_path
 from nfields.viewer.page import Page
@@ -240,7 +241,11 @@ class TrainingPanel:
 
     def show(self, step: int, seconds: float, values: Mapping[str, float]) -> None:
         """What the training is at."""
-        found = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        found = ", ".join(
+            f"{name} {value:.4g}"
+            for name, value in values.items()
+            if name not in HIDDEN and not name.startswith("loss_")
+        )
         state = "paused at" if self.is_paused else "at"
         self._status.content = f"{state} step {step:,}, {seconds:.0f} s\n\n{found}"
 

@@ -78,14 +78,15 @@ class TrainingView:
         is_over: Callable[[], bool],
     ) -> None:
         """Draws for a while; while it is paused, until it goes on or `is_over`."""
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), _WORK_SECONDS
         try:
             with evaluated():
                 self._panel.show(step, seconds, values)
-                if started >= self._next_refresh:
+                if started >= self._next_refresh and not self._page.has_work:
                     self._page.refresh()
                     self._next_refresh = started + _REFRESH_SECONDS
                 self._page.work(_WORK_SECONDS)
+                worked = time.perf_counter() - started
                 while self.is_paused and not is_over():
                     self._page.work(_WORK_SECONDS)
                     if not self._page.has_work:
@@ -94,8 +95,8 @@ class TrainingView:
             self._tell(f"{type(error).__name__}: {error}")
         if self._page.last_error is not None:
             self._tell(self._page.last_error)
-        now = time.perf_counter()
-        self._next_work = now + (now - started) * (1 - self._share) / self._share
+        # A pause is not held against the view.
+        self._next_work = time.perf_counter() + worked * (1 - self._share) / self._share
 
     def _tell(self, message: str) -> None:
         if message != self._told:

@@ -77,7 +77,7 @@ def serve(page: Page, window: chromium.Browser) -> float:
 
 
 def test_a_drag_turns_the_picture_and_it_is_right(page: Page, window: chromium.Browser) -> None:
-    window.open(page.address.replace("localhost", "127.0.0.1"))
+    window.open(page.address)
     assert serve(page, window) < 3
     before, pose = window.screenshot(), page.request_of(next(iter(page._browsers.values())).client)
     window.drag((200, 250), (330, 220))

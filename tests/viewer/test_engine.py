@@ -82,9 +82,8 @@ def test_who_stops_asking_has_cancelled() -> None:
 
 def test_reprojected_from_the_same_place_is_the_same_picture() -> None:
     made, _ = engine(1e-3)
-    request = Request(pose_at(20), 40.0, 64, 64)
-    last = shown(made, request)[-1]
-    first = shown(made, request)[0]
+    last = shown(made, Request(pose_at(20), 40.0, 64, 64))[-1]
+    first = shown(made, Request(pose_at(20), 40.0000001, 64, 64))[0]
     assert first.is_reprojected
     np.testing.assert_array_equal(first.look.rgb, last.look.rgb)
 
@@ -101,6 +100,29 @@ def test_reprojected_is_what_is_there() -> None:
     both = np.isfinite(first.look.depth) & np.isfinite(truth.depth)
     assert both.mean() > 0.2
     assert np.median(np.abs(first.look.depth[both] - truth.depth[both])) < 0.01
+
+
+def test_a_coarse_picture_is_reprojected_without_gaps() -> None:
+    made, _ = engine(1e-3)
+    job = made.answer(Request(pose_at(0), 40.0, 256, 256))
+    coarse = next(picture for picture in job if picture is not None)  # 1/16: 16 x 16 pixels
+    assert coarse.scale == 1 / 16
+    first = shown(made, Request(pose_at(3), 40.0, 256, 256))[0]
+    assert not first.is_reprojected  # no sharper than what is drawn in time
+    for picture in job:
+        if picture is not None and picture.scale == 1 / 2:
+            break
+    first = shown(made, Request(pose_at(3), 40.0, 256, 256))[0]
+    assert first.is_reprojected and first.look.depth.shape == (128, 128)
+    assert np.isfinite(first.look.depth[54:74, 54:74]).all()
+
+
+def test_the_same_again_goes_to_full_size_at_once() -> None:
+    """A field in training: the picture must not become coarse every time it is drawn anew."""
+    made, _ = engine(1e-3)
+    shown(made, Request(pose_at(0), 40.0, 64, 64))
+    (picture,) = shown(made, Request(pose_at(0), 40.0, 64, 64))
+    assert picture.is_final and not picture.is_reprojected
 
 
 def test_nothing_is_reprojected_after_a_turn_away_or_into_another_style() -> None:
