@@ -46,7 +46,8 @@ class Panel:
 
     def _add_view(self) -> None:
         gui, page = self._page.server.gui, self._page
-        with gui.add_folder("View"):
+        self._view = gui.add_folder("View")
+        with self._view:
             self.layer = gui.add_dropdown("layer", page.subject.layers, initial_value="color")
             self.size = gui.add_dropdown(
                 "pixels", [str(size) for size in _SIZES], initial_value=str(page.style.max_size),
@@ -68,9 +69,10 @@ class Panel:
     ) -> None:
         """Cameras as frusta, with small pictures where there are some; a click looks through it."""
         page = self._page
-        box = page.server.gui.add_checkbox(
-            "photographs", False, hint="click one to look through it"
-        )
+        with self._view:
+            box = page.server.gui.add_checkbox(
+                "photographs", False, hint="click one to look through it"
+            )
         frusta: list[Any] = []
 
         @box.on_update
@@ -95,7 +97,7 @@ class Panel:
             fov = 2 * float(np.arctan(0.5 * height / float(cameras.focal[i, 1])))
             frustum = self._page.server.scene.add_camera_frustum(
                 f"/photographs/{i:04d} {names[i]}".replace("..", ""), fov=fov,
-                aspect=width / height, scale=0.12, color=(40, 90, 200),
+                aspect=width / height, scale=0.12, thickness=0.003, color=(40, 90, 200),
                 image=None if images is None else _thumbnail(images[i]),
                 wxyz=_quaternion(pose[:3, :3] @ np.diag([1.0, -1.0, -1.0])),
                 position=tuple(pose[:3, 3]),

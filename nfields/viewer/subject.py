@@ -109,11 +109,14 @@ class Subject:
     def _occupancy(self, cameras: Cameras) -> Look:
         task = self._task
         assert isinstance(task, HasOccupancy)
-        origins, directions = view_rays(cameras, 0)
-        samples, _ = task.march(origins, directions, torch.full((len(origins),), 0.5))
+        device = task.grid.bits.device
+        origins, directions = (rays.to(device) for rays in view_rays(cameras, 0))
+        half = torch.full((len(origins),), 0.5, device=device)
+        samples, _ = task.march(origins, directions, half)
         hit = samples.offsets.diff() > 0
-        depth = torch.full((len(origins),), torch.inf)
+        depth = torch.full((len(origins),), torch.inf, device=device)
         depth[hit] = samples.t_starts[samples.offsets[:-1][hit]]
+        depth = depth.cpu()
         width, height = cameras.size(0)
         depth = depth.view(height, width)
         facing = normals_from_depth(cameras, 0, depth)[..., 2].clamp(0, 1)
