@@ -59,7 +59,7 @@ def require_free_port(host: str, port: int) -> None:
 class IsDrawn(Protocol):
     """What is looked at: nfields.viewer.subject.Subject, or a scene of a test."""
 
-    has_occupancy: bool
+    can_crop: bool
 
     @property
     def layers(self) -> tuple[Any, ...]:

@@ -38,7 +38,7 @@ class Panel:
         self.keyframes: list[Keyframe] = []
         self._lock = threading.Lock()
         self._add_view()
-        if page.subject.has_occupancy:
+        if page.subject.can_crop:
             self._add_crop(half_size)
         self._add_path()
 

@@ -59,6 +59,8 @@ class Subject:
         cameras = next(iter(getattr(task.data, "cameras", {}).values()), None)
         self._homography = None if cameras is None else cameras.homography
         self.has_occupancy = isinstance(task, HasOccupancy)
+        # The cells of contracted space are no boxes of the scene.
+        self.can_crop = self.has_occupancy and not getattr(task, "is_contracted", False)
         self._render = self._renderer()
 
     @property

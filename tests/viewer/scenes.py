@@ -43,7 +43,7 @@ class BallSubject:
     """What a page asks of a `Subject`, for the ball."""
 
     def __init__(self) -> None:
-        self.has_occupancy = False
+        self.can_crop = False
 
     @property
     def layers(self) -> tuple[str, ...]:
