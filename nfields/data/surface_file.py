@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nfields.data import knot, mesh_file, mesh_surface, surface_samples, true_surface
+from nfields.data import inner_walls, knot, mesh_file, mesh_surface, surface_samples, true_surface
 from nfields.data.array_cache import cache_file
 from nfields.data.knot import KnotSurface
 from nfields.data.mesh_file import read_mesh
@@ -60,10 +60,15 @@ class SurfaceData:
             faces, notes = oriented(vertices, mesh.faces)
             self.notes += [*mesh.notes, *notes]
             self.truth = MeshSurface(vertices, faces)
+            if self.truth.inner_share > 0:
+                self.notes.append(
+                    f"{100 * self.truth.inner_share:.2g} % of the mesh's area lies inside of its "
+                    "bodies, where they overlap; that is no surface of theirs and is left out"
+                )
             self.source = f"mesh {file.name}, {len(faces):,} faces"
         code = [
             Path(str(module.__file__)).read_bytes()
-            for module in (knot, mesh_file, mesh_surface, surface_samples, true_surface)
+            for module in (inner_walls, knot, mesh_file, mesh_surface, surface_samples, true_surface)
         ]
         cached = cache_file("surface", [content, str(seed).encode(), *code])
         samples, notes = kept_samples(cached, self.truth, seed)
