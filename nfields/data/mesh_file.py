@@ -106,10 +106,14 @@ def cleaned(
 ) -> StoredMesh:
     """The mesh without what has no area, is there twice or is no number; counted in notes."""
     notes, total = [], len(faces)
-    if faces.min() < 0 or faces.max() >= len(vertices):
+    is_wrong = ((faces < 0) | (faces >= len(vertices))).any(axis=1)
+    if is_wrong.any():
+        first = int(is_wrong.argmax())
         raise DataError(
-            f"{name}: a face names vertex {faces.min() if faces.min() < 0 else faces.max()} of "
-            f"{len(vertices):,}; the file is damaged"
+            f"{name}: face {first + 1:,} of {total:,} has the vertices "
+            f"{', '.join(str(i + 1) for i in faces[first])}, counted from 1, and there are "
+            f"{len(vertices):,}; {is_wrong.sum():,} faces are like that: the file is damaged or cut "
+            "off, export it again"
         )
     finite = np.isfinite(vertices).all(axis=1)
     good = finite[faces].all(axis=1)

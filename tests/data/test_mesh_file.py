@@ -85,6 +85,12 @@ def test_bad_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         read_mesh(tmp_path / "nan.obj")
 
 
+def test_a_face_without_its_vertices_is_named() -> None:
+    faces = np.concatenate([ball()[1], [[0, 1, 642], [0, 2, -1]]])
+    with pytest.raises(DataError, match=r"face 1,281 of 1,282 has the vertices 1, 2, 643.* 2 faces"):
+        mesh_file.cleaned(ball()[0], faces, "a")
+
+
 def test_many_bodies_of_one_file_stay_apart(tmp_path: Path) -> None:
     mesh = read_mesh(write(joined(ball(), box(center=(3, 0, 0))), tmp_path / "a.ply"))
     assert len(mesh.faces) == 1280 + 12
