@@ -68,14 +68,19 @@ class RendersPicture(Protocol):
         ...
 
 
-def surface_of(run: StoredRun, what: str) -> Surface:
-    """The surface of a run as it is evaluated; a ConfigError that names `what` if it has none."""
+def surface_task(run: StoredRun, what: str) -> HasSurface:
+    """The run's task, set to evaluation; a ConfigError that names `what` if without a surface."""
     task = run.task
     if not isinstance(task, HasSurface):
         raise ConfigError(
-            f"what={what} needs a task with a surface, such as task=sdf; "
-            f"{run.folder.path} is of task={run.config.choices.task}"
+            f"what={what} needs a task with a surface, such as task=sdf; {run.folder.path} is of "
+            f"task={run.config.choices.task}"
         )
-    task.eval()
+    run.task.eval()
     run.model.eval()
-    return task.surface(run.model)
+    return task
+
+
+def surface_of(run: StoredRun, what: str) -> Surface:
+    """The surface of a run as it is evaluated; a ConfigError that names `what` if it has none."""
+    return surface_task(run, what).surface(run.model)

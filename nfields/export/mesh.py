@@ -16,7 +16,7 @@ from nfields.data.surface_file import SurfaceData
 from nfields.data.true_surface import TrueSurface
 from nfields.errors import ConfigError, DataError
 from nfields.export.comparison import progress_bar
-from nfields.export.export import Export, HasSurface
+from nfields.export.export import Export, surface_task
 from nfields.export.mesh_file import SUFFIXES, write_mesh
 from nfields.export.mesh_report import compare, describe, lines
 from nfields.model.field import Field
@@ -95,8 +95,6 @@ class MeshExport(Export):
                 raise ConfigError(
                     f"{path} is there already; give another name with out=, or overwrite=true"
                 )
-        run.task.eval()
-        run.model.eval()
         surface = self._surface(run)
         started = time.perf_counter()
         mesh, facts = self.mesh(surface)
@@ -156,12 +154,7 @@ class MeshExport(Export):
         return mesh, facts
 
     def _surface(self, run: StoredRun) -> Surface:
-        task = run.task
-        if not isinstance(task, HasSurface):
-            raise ConfigError(
-                f"what=mesh needs a task whose field has a surface, such as task=sdf or task=nerf; "
-                f"{run.folder.path} is of task={run.config.choices.task}"
-            )
+        task = surface_task(run, "mesh")
         if self.level is not None and isinstance(task, HasDensity):
             if self.level <= 0:
                 raise ConfigError(f"level={self.level:g} must be a density above 0")

@@ -7,7 +7,6 @@ import numpy as np
 
 from nfields.data.true_surface import TrueSurface
 from nfields.render.surface import Surface
-from nfields.render.surface_grid import evaluate
 from nfields.render.triangle_mesh import (
     TriangleMesh,
     draw_points,
@@ -67,7 +66,7 @@ def compare(
     g2p = Nearest(np.sqrt(squares), (true_normals * back).sum(axis=1))
     low, high = surface.bounds.double().cpu().numpy()
     anywhere = random.uniform(low, high, (num_points, 3))
-    overlap = iou(evaluate(surface, anywhere) < 0, truth.is_inside(anywhere))
+    overlap = iou(surface.values_of(anywhere) < 0, truth.is_inside(anywhere))
     figures = {**surface_figures(p2g, g2p, diagonal(true_points)), "iou": overlap}
     return {**figures, "protocol": protocol(num_points, num_points)}
 

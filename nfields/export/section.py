@@ -11,7 +11,6 @@ from nfields.chart import new_figure, save
 from nfields.errors import ConfigError
 from nfields.export.export import Export, surface_of
 from nfields.render.surface import Surface
-from nfields.render.surface_bound import evaluate
 from nfields.stored_run import StoredRun
 
 _LINES = 24  # iso-lines at most, where their spacing is chosen here
@@ -59,11 +58,11 @@ def save_sections(
     for right, up, _ in axes_of:
         points = _plane(low, high, middle, right, up, size)
         unit = scale if surface.is_distance else 1.0
-        planes.append(unit * evaluate(surface, points.view(-1, 3)).view(size, size).numpy())
+        planes.append(unit * surface.values(points.view(-1, 3)).view(size, size).numpy())
         if truth is not None:
             # Slow to ask, and only its outline is drawn: every other sample will do.
             coarse = points[::2, ::2]
-            values = evaluate(truth, coarse.reshape(-1, 3)).view(coarse.shape[:2]).numpy()
+            values = truth.values(coarse.reshape(-1, 3)).view(coarse.shape[:2]).numpy()
             true_planes.append(scale * values)
     largest = max(float(np.nanmax(np.abs(plane))) for plane in planes) or 1.0
     step = round_spacing(2 * largest / _LINES) if spacing is None else float(spacing)

@@ -15,7 +15,7 @@ from nfields.export.section import save_sections
 from nfields.render.cameras import Cameras, view_rays
 from nfields.render.photograph import Photograph, photograph
 from nfields.render.surface import Surface
-from nfields.render.surface_bound import bound_surface, evaluate
+from nfields.render.surface_bound import bound_surface
 from nfields.render.turntable import Up, turntable
 
 Background = Literal["white", "black"]
@@ -128,4 +128,4 @@ def surface_errors(
     origins, directions = view_rays(cameras, 0)
     points = (origins + depth * directions)[depth[:, 0].isfinite()]
     scale = float(truth.to_user[:3, 0].norm())
-    return evaluate(truth, points).abs().numpy() * scale
+    return truth.values(points).abs().numpy() * scale

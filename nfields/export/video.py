@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nfields.checkpoint import checkpoint_in_use
 from nfields.errors import ConfigError
-from nfields.export.export import Export, ExportInterrupted, HasSurface, RendersViews
+from nfields.export.export import Export, ExportInterrupted, RendersViews, surface_of
 from nfields.export.film import Channel, render_video
 from nfields.export.surface_studio import SurfaceStudio
 from nfields.render.cameras import Cameras
@@ -92,12 +92,13 @@ class VideoExport(Export):
                 with torch.inference_mode():
                     return task.render_view(run.model, cameras, view, background=self.background)
 
-        elif isinstance(task, HasSurface):
+        else:
+            surface = surface_of(run, "video")
             if self.path != "orbit":
                 raise ConfigError(
                     f"path={self.path} goes through photographs, and there are none; use path=orbit"
                 )
-            studio = SurfaceStudio(task.surface(run.model), up=self.up or "y")
+            studio = SurfaceStudio(surface, up=self.up or "y")
             path = studio.turntable(
                 self.num_frames or NUM_FRAMES, self.width, self.height,
                 elevation_deg=15 if self.elevation is None else self.elevation,
@@ -107,11 +108,6 @@ class VideoExport(Export):
                 antialias = 2 if self.antialias is None else self.antialias
                 return studio.render(cameras, view, self.background or "white", antialias)
 
-        else:
-            raise ConfigError(
-                "what=video needs a task with cameras, such as task=nerf, or with a surface, such "
-                f"as task=sdf; {run.folder.path} is of task={run.config.choices.task}"
-            )
         default = run.folder.path / "video" / f"{Path(self.path).stem}.mp4"
         file = default if self.out is None else Path(self.out)
         identity = {

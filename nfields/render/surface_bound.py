@@ -15,12 +15,10 @@ from jaxtyping import Bool, Float, Int
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from nfields.errors import DataError
 from nfields.ops.sphere_trace import BoundGrid
 from nfields.render.surface import Surface
 
 _STRIDE = 4  # fine cells a coarse one
-_CHUNK = 1 << 18  # points evaluated at once
 _COVER = 0.5 * 3**0.5  # r
 # A learned distance is steeper than 1 in places. More than this is not allowed for: the grid would
 # exclude nothing.
@@ -37,14 +35,6 @@ class SurfaceBound:
     lipschitz: float | None  # None: f is no distance
     near: Float[Tensor, "n 3"]  # corners next to the surface, all around it; none: no surface
     num_samples: int
-
-
-def evaluate(surface: Surface, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
-    """The surface's function at points of the CPU, without gradients, in chunks."""
-    device = surface.bounds.device
-    with torch.no_grad():
-        parts = [surface.distance(part.to(device)).cpu() for part in points.split(_CHUNK)]
-    return torch.cat(parts).to(points.dtype) if parts else points.new_zeros(0)
 
 
 def bound_surface(surface: Surface, resolution: int) -> SurfaceBound:
@@ -66,15 +56,7 @@ def bound_surface(surface: Surface, resolution: int) -> SurfaceBound:
     def sample(index: Int[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         # Corners beyond the box are asked at the nearest point of it, which is no farther from
         # anything inside.
-        at = torch.minimum(low + index * spacing, high).float()
-        values = evaluate(surface, at)
-        if bool(values.isnan().any()):
-            place = ", ".join(f"{x:.4g}" for x in at[int(values.isnan().long().argmax())])
-            raise DataError(
-                f"the field is not a number at ({place}) of our frame; its training went wrong: "
-                "lower model.lr and train again"
-            )
-        return values
+        return surface.values(torch.minimum(low + index * spacing, high).float())
 
     shape = tuple((cells + 1).tolist())
     if not surface.is_distance:

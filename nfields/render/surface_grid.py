@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Float32, Int, Shaped
 from torch import Tensor
 
-from nfields.errors import DataError
 from nfields.render.surface import Surface
 
 LEAF_CELLS = 8
@@ -64,23 +62,9 @@ class Sampler:
         values = np.zeros(len(index), dtype=np.float32)
         for first in range(0, len(index), self.chunk):
             part = self.grid.positions(index[first : first + self.chunk])
-            values[first : first + self.chunk] = evaluate(self.surface, part)
+            values[first : first + self.chunk] = self.surface.values_of(part)
         self.num_samples += len(index)
         return values
-
-
-def evaluate(surface: Surface, points: Float[np.ndarray, "n 3"]) -> Float32[np.ndarray, " n"]:
-    """The function of a surface at points, without gradients; an error where it is not a number."""
-    at = torch.from_numpy(points.astype(np.float32)).to(surface.bounds.device)
-    with torch.no_grad():
-        values = surface.distance(at).float().cpu().numpy()
-    if np.isnan(values).any():
-        place = points[int(np.isnan(values).argmax())]
-        raise DataError(
-            f"the field is not a number at ({place[0]:.4g}, {place[1]:.4g}, {place[2]:.4g}) of our "
-            "frame; its training went wrong: lower model.lr and train again"
-        )
-    return values
 
 
 def find_leaves(sample: Sampler, is_distance: bool, safety: float) -> Leaves:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from nfields.render.surface import Surface
-from nfields.render.surface_grid import Grid, evaluate
+from nfields.render.surface_grid import Grid
 from nfields.render.triangle_mesh import TriangleMesh
 
 _MAX_MOVE = 1.0  # cells, in all
@@ -48,7 +48,7 @@ def _project_part(
     surface: Surface, points: Points, grid: Grid, steps: int, difference: float
 ) -> Points:
     low, high = _box(grid)
-    value = evaluate(surface, points).astype(np.float64)
+    value = surface.values_of(points).astype(np.float64)
     slope = gradients(surface, points, grid, difference=difference, chunk=len(points))
     steepness = np.linalg.norm(slope, axis=1)
     direction = slope / np.maximum(steepness, 1e-30)[:, None]
@@ -58,7 +58,7 @@ def _project_part(
     for _ in range(steps):
         tried = np.clip(place + change, -reach, reach)
         moved = np.clip(points + tried[:, None] * direction, low, high)
-        found = evaluate(surface, moved).astype(np.float64)
+        found = surface.values_of(moved).astype(np.float64)
         is_nearer = np.abs(found) < np.abs(value)
         difference_ = value - found
         is_usable = is_nearer & (np.abs(difference_) > 1e-30)
@@ -87,7 +87,7 @@ def gradients(
             at[2 * axis, :, axis] -= step
             at[2 * axis + 1, :, axis] += step
         at = np.clip(at, low, high).astype(np.float32)
-        values = evaluate(surface, at.reshape(-1, 3)).reshape(3, 2, -1).astype(np.float64)
+        values = surface.values_of(at.reshape(-1, 3)).reshape(3, 2, -1).astype(np.float64)
         for axis in range(3):
             # As the points were rounded, so the distance between them.
             width = at[2 * axis + 1, :, axis].astype(np.float64) - at[2 * axis, :, axis]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nfields.ops.sphere_trace import sphere_trace
 from nfields.render.surface import Surface
-from nfields.render.surface_bound import SurfaceBound, evaluate
+from nfields.render.surface_bound import SurfaceBound
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,9 @@ def trace(
     gap = min(max(0.5 * pixel_size, spacing / 32), spacing / 4)
     enter, leave, face = box_interval(origins, directions, surface.bounds.to(origins))
 
-    def distance(points: Float[Tensor, "m 3"]) -> Float[Tensor, " m"]:
-        return evaluate(surface, points)
-
     depth, starts_inside = sphere_trace(
-        distance, origins, directions, enter, leave, bound=bound.grid, lipschitz=bound.lipschitz,
-        gap=gap, tolerance=gap / 8, backend=backend,
+        surface.values, origins, directions, enter, leave, bound=bound.grid,
+        lipschitz=bound.lipschitz, gap=gap, tolerance=gap / 8, backend=backend,
     )  # fmt: skip
     is_cut = starts_inside & (enter > 0)
     depth = torch.where(is_cut, enter, depth)
@@ -89,5 +86,5 @@ def gradients(surface: Surface, points: Float[Tensor, "n 3"], step: float) -> Fl
     """
     offsets = step * torch.cat([torch.eye(3), -torch.eye(3)]).to(points)
     taps = (points[:, None] + offsets).view(-1, 3)
-    values = evaluate(surface, taps).view(-1, 2, 3)
+    values = surface.values(taps).view(-1, 2, 3)
     return (values[:, 0] - values[:, 1]) / (2 * step)

@@ -290,5 +290,5 @@ def test_wrong_options_are_named(run, words, message):
 
 def test_task_without_a_surface_is_refused(run):
     stored = replace(load_run(run, device="cpu"), task=DummyTask())
-    with pytest.raises(ConfigError, match="what=mesh needs a task whose field has a surface"):
+    with pytest.raises(ConfigError, match="what=mesh needs a task with a surface"):
         exporter().export(stored)

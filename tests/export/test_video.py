@@ -167,7 +167,7 @@ def test_task_without_cameras_is_refused(run):
     node, problems = command.checked_node(command.kinds()["video"], {})
     assert not problems
     stored = replace(load_run(run, device="cpu"), task=DummyTask())
-    with pytest.raises(ConfigError, match="what=video needs a task with cameras, such as task=n"):
+    with pytest.raises(ConfigError, match="what=video needs a task with a surface, such as task=s"):
         build(OmegaConf.create(node)).export(stored)
 
 

@@ -6,7 +6,7 @@ import torch
 
 from nfields.render.isosurface import extract_surface
 from nfields.render.surface import Surface
-from nfields.render.surface_grid import Grid, evaluate
+from nfields.render.surface_grid import Grid
 from nfields.render.surface_refine import gradients, normals, project, sharpen
 from nfields.render.triangle_mesh import TriangleMesh, enclosed_volume, topology
 from tests.render.shapes import ball, cube, surface_of, torus
@@ -32,9 +32,9 @@ def test_projected_vertices_lie_on_the_surface(steepness):
         lambda p: steepness * (torus(p) + 2 * torus(p) ** 2), is_distance=steepness == 1
     )
     mesh, grid = extract(surface)
-    before = np.abs(evaluate(surface, mesh.vertices)).max() / steepness
+    before = np.abs(surface.values_of(mesh.vertices)).max() / steepness
     vertices = project(surface, mesh.vertices, grid, steps=3, **OPTIONS)
-    after = np.abs(evaluate(surface, vertices)).max() / steepness
+    after = np.abs(surface.values_of(vertices)).max() / steepness
     assert before > 5e-4 and after < 2e-6
     assert np.abs(vertices - mesh.vertices).max() < float(grid.spacing.max()) / 4
 
@@ -53,7 +53,7 @@ def test_function_that_zigzags_is_never_left_further_from_zero():
     grid = Grid.over(surface.bounds, 30)
     points = np.random.default_rng(0).uniform(-0.9, 0.9, (500, 3))
     moved = project(surface, points, grid, steps=4, **OPTIONS)
-    assert (np.abs(evaluate(surface, moved)) <= np.abs(evaluate(surface, points)) + 1e-6).all()
+    assert (np.abs(surface.values_of(moved)) <= np.abs(surface.values_of(points)) + 1e-6).all()
     assert np.linalg.norm(moved - points, axis=1).max() <= float(grid.spacing.max()) * 1.0001
 
 
@@ -112,7 +112,7 @@ def test_sharpened_cube_has_its_edges_and_corners():
     loss, left = (1 - enclosed_volume(m) for m in (smooth, sharp))
     assert loss > 3e-3 and abs(left) < 0.05 * loss
     # Edges: vertices at half a side from the middle along two axes at once.
-    assert np.abs(evaluate(surface, sharp.vertices)).max() < 1e-6
+    assert np.abs(surface.values_of(sharp.vertices)).max() < 1e-6
     corner = np.linalg.norm(sharp.vertices, axis=1).max()
     assert corner == pytest.approx(0.75**0.5, abs=2e-3)
     assert np.linalg.norm(smooth.vertices, axis=1).max() < 0.75**0.5 - 5e-3
@@ -122,7 +122,7 @@ def test_sharpening_leaves_smooth_surfaces_smooth():
     surface = surface_of(torus)
     mesh, grid = extract(surface)
     sharp = sharpen(surface, mesh, grid, steps=3, **OPTIONS)
-    assert np.abs(evaluate(surface, sharp.vertices)).max() < 4e-3
+    assert np.abs(surface.values_of(sharp.vertices)).max() < 4e-3
     a, b, c = sharp.vertices[sharp.faces].transpose(1, 0, 2)
     cross = np.cross(b - a, c - a)
     facing = (cross * normals(surface, sharp, grid, **OPTIONS)[sharp.faces[:, 0]]).sum(axis=1)
