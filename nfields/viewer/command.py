@@ -83,7 +83,8 @@ def open_page(
     cameras = getattr(task.data, "cameras", {})
     views = cameras.get("train", next(iter(cameras.values()), None))
     up = np.array([0.0, 1.0, 0.0]) if not views else up_direction(views)
-    level = 255 if background == "white" else 0
+    # Photographs have black behind them, and white holes in a reprojected one would flash.
+    level = 255 if background == "white" and getattr(task.data, "has_alpha", True) else 0
     page = Page(
         Subject(task, model, background), cameras, host=host, port=port, up=up,
         title=f"nfields {folder.path.name}", background=(level, level, level),

@@ -7,6 +7,9 @@ is empty is left at its far side: the space around the occupied blocks, all bloc
 occupied one, an empty cell. Samples lie on the same sequence of t whatever the grid holds: without
 a cone a skip is a division, with one its steps are taken one by one. No fastmath: counting and
 writing must agree to the bit, and so must the reference.
+
+Numba's disk cache looks at the kernel's own file only: `make clean` after a change here, or
+nfields/ops/render keeps what it was compiled with.
 """
 
 from typing import Any
