@@ -32,6 +32,7 @@ Array = np.ndarray
 BUDGET_SECONDS = 0.05  # of the first rendered picture: with its way to the browser, 15 a second
 STEP_SECONDS = 0.02  # of a step: what a move, or a training, waits for at most
 _COARSEST = 16  # parts of the width and height
+_MEASURE_PIXELS = 2048  # fewer say nothing about the speed, only that it is not slower
 _MIN_SEEN = 0.6  # part of the surfaces' pixels that must still be there in a reprojected picture
 
 
@@ -150,12 +151,11 @@ class Engine:
         if not self._is_warm:
             self._is_warm = True
             return look
-        # Slower counts at once, faster bit by bit: a move must not wait.
         known = self._pixel_seconds
-        if known is None or seconds > known:
-            self._pixel_seconds = seconds if known is None else 0.5 * (known + seconds)
-        else:
-            self._pixel_seconds = 0.8 * known + 0.2 * seconds
+        if known is None:
+            self._pixel_seconds = seconds
+        elif seconds < known or width * count >= _MEASURE_PIXELS:
+            self._pixel_seconds = 0.5 * (known + seconds)
         return look
 
     def _is_shown(self, request: Request) -> bool:

@@ -70,6 +70,21 @@ def test_a_fast_field_is_drawn_in_one_go() -> None:
     assert picture.is_final and picture.scale == 1
 
 
+def test_what_a_call_costs_does_not_keep_moving_pictures_coarse() -> None:
+    """4 ms a call and 10 million pixels a second: 256 x 256 take 11 ms, and are drawn at once."""
+    clock = Clock(1e-7)
+
+    def draw(cameras: Cameras) -> Look:
+        clock.now += 4e-3
+        return clock.draw(cameras)
+
+    made = Engine(draw, clock=clock)
+    for azimuth in range(12):  # a new place before the second picture of the last one
+        job = made.answer(Request(pose_at(azimuth), 40.0, 256, 256))
+        first = next(picture for picture in job if picture is not None)
+    assert first.scale == 1 and not first.is_reprojected
+
+
 def test_who_stops_asking_has_cancelled() -> None:
     made, clock = engine(1e-4)
     job = made.answer(Request(pose_at(0), 40.0, 256, 256))
