@@ -79,10 +79,11 @@ def test_what_a_call_costs_does_not_keep_moving_pictures_coarse() -> None:
         return clock.draw(cameras)
 
     made = Engine(draw, clock=clock)
+    first = None
     for azimuth in range(12):  # a new place before the second picture of the last one
         job = made.answer(Request(pose_at(azimuth), 40.0, 256, 256))
         first = next(picture for picture in job if picture is not None)
-    assert first.scale == 1 and not first.is_reprojected
+    assert first is not None and first.scale == 1 and not first.is_reprojected
 
 
 def test_who_stops_asking_has_cancelled() -> None:
