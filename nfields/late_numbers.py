@@ -35,6 +35,19 @@ class LateNumbers(Generic[Note]):
             found.append((float(number.item()), note))
         return found
 
+    def all_but_last(self, count: int) -> list[tuple[float, Note]]:
+        """All numbers but the last few, which the host waits for if it is that far ahead.
+
+        What follows from them is then the same in every run, and in all processes of one.
+        """
+        found = []
+        while len(self._on_their_way) > count:
+            number, event, note = self._on_their_way.popleft()
+            if event is not None:
+                event.synchronize()
+            found.append((float(number.item()), note))
+        return found
+
     def forget(self) -> None:
         """Drops what is on its way."""
         self._on_their_way.clear()

@@ -51,4 +51,4 @@ class RunningMean:
 
 
 def _value(scalar: Tensor) -> float | Tensor:
-    return scalar.detach() if scalar.is_cuda else scalar.item()
+    return scalar.item() if scalar.device.type == "cpu" else scalar.detach()

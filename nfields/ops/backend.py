@@ -39,7 +39,7 @@ WITHOUT_CUDA_KERNEL = ("rbf_interp", "nearest_centers", "harmonics", "render")
 
 _precision: ContextVar[Precision] = ContextVar("precision", default="fp32")
 _cuda_kernels: dict[CustomOpDef, str] = {}
-_is_interpreting = False
+_stand_in: str | None = None  # the device that plays the GPU
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def uses_triton(tensor: Tensor) -> bool:
     To look at a number on a GPU is to wait for all the work before it. Code that runs in a training
     step asks this before it does.
     """
-    return tensor.is_cuda or (_is_interpreting and tensor.device.type == "cpu")
+    return tensor.is_cuda or tensor.device.type == _stand_in
 
 
 def require_triton(device: torch.device) -> None:
@@ -165,18 +165,37 @@ def interpreted() -> Iterator[None]:
     Needs TRITON_INTERPRET=1 in the environment before Triton is imported. For tests: a thousand
     times slower than a GPU.
     """
-    global _is_interpreting
+    global _stand_in
     assert os.environ.get("TRITON_INTERPRET") == "1", "Triton compiles unless TRITON_INTERPRET=1"
     fallback = {operation: operation._backend_fns["cpu"] for operation in _cuda_kernels}
     for operation, kernel in _cuda_kernels.items():
         operation._backend_fns["cpu"] = cuda_function(kernel)
-    _is_interpreting = True
+    _stand_in = "cpu"
     try:
         yield
     finally:
-        _is_interpreting = False
+        _stand_in = None
         for operation, function in fallback.items():
             operation._backend_fns["cpu"] = function
+
+
+@contextmanager
+def traced() -> Iterator[None]:
+    """Inside, tensors on the meta device are taken for those of a GPU.
+
+    They have no values, so code that waits for one fails. For tests, which replace the launches.
+    """
+    global _stand_in
+    _stand_in = "meta"
+    try:
+        yield
+    finally:
+        _stand_in = None
+
+
+def cuda_kernels() -> dict[CustomOpDef, str]:
+    """The CUDA implementation "module:name" of every operation that has one."""
+    return dict(_cuda_kernels)
 
 
 def require_same_dtype(operation: str, **tensors: Tensor) -> None:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from nfields.errors import ConfigError, DataError
+from nfields.ops.backend import uses_triton
 
 # Cells of one update: enough that every cell has its turn within some tens of steps, few enough
 # that an update costs about as much as two steps of training.
@@ -108,6 +109,12 @@ class OccupancyGrid(nn.Module):
         kept = (z[:, :, None, None] & y[:, None, :, None]).to(torch.uint8) * 255
         return self.bits & (kept & bytes_x[:, None, None, :]).to(self.bits.device)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "OccupancyGrid":
+        phase = self.phase  # stays where the host reads it: on a GPU that would be to wait for it
+        super()._apply(fn, recurse)
+        self.phase = phase
+        return self
+
     @torch.no_grad()
     def update(
         self,
@@ -122,6 +129,9 @@ class OccupancyGrid(nn.Module):
         updates.
         """
         flat, candidates = self.optical_depth.view(-1), self.candidates()
+        if uses_triton(flat):
+            self._update_unseen(optical_depth, generator, everywhere)
+            return
         if everywhere:
             turns = [candidates]
         else:
@@ -129,11 +139,48 @@ class OccupancyGrid(nn.Module):
         flat[candidates] *= self.decay
         for index in turns:
             for part in index.split(_MAX_CELLS):
-                jitter = torch.rand(len(part), 3, generator=generator).to(flat.device)
+                jitter = torch.rand(len(part), 3, generator=generator)
                 seen = optical_depth(self.positions(part, jitter)) * 2.0 ** (part // self.cells**3)
                 flat[part] = torch.maximum(flat[part], seen)
         self.phase += 1
         self._set_bits(self._occupied())
+
+    def _update_unseen(
+        self,
+        optical_depth: Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]],
+        generator: torch.Generator,
+        everywhere: bool,
+    ) -> None:
+        """`update` on a GPU: the host never learns how many cells are occupied.
+
+        Occupied cells have their turn from a list of fixed length; what is left of it looks at
+        cells again that have their turn anyway.
+        """
+        flat, candidates = self.optical_depth.view(-1), self.candidates()
+        turns = [candidates] if everywhere else [self._turn(candidates), self._occupied_turn()]
+        flat[candidates] *= self.decay
+        # A generator of the GPU, as its numbers need not be sent; where it starts is random.
+        seed = int(torch.randint(1 << 62, (), generator=generator))
+        on_gpu = torch.Generator(flat.device).manual_seed(seed) if flat.is_cuda else None
+        for index in turns:
+            for part in index.split(_MAX_CELLS):
+                jitter = torch.rand(len(part), 3, generator=on_gpu, device=flat.device)
+                seen = optical_depth(self.positions(part, jitter)) * 2.0 ** (part // self.cells**3)
+                flat.scatter_reduce_(0, part, seen, "amax")
+        self.phase += 1
+        flags = torch.zeros_like(self.optical_depth, dtype=torch.uint8)
+        flags.view(-1)[candidates] = self._is_occupied(candidates).to(torch.uint8)
+        self._pack(flags)
+
+    def _occupied_turn(self) -> Int[Tensor, " turn"]:
+        """The occupied cells that have their turn, as many as fit, then candidates."""
+        candidates = self.candidates()
+        length = min(_MAX_CELLS, -(-len(candidates) // 4))
+        rank = self._is_occupied(candidates).cumsum(0)
+        step = (-(-rank[-1] // length)).clamp(min=4)
+        wanted = int(self.phase) % step + step * torch.arange(length, device=rank.device)
+        place = torch.searchsorted(rank, wanted + 1)  # of the wanted-th occupied cell
+        return candidates[torch.where(wanted < rank[-1], place, wanted % len(candidates))]
 
     def _turn(self, index: Int[Tensor, " n"]) -> Int[Tensor, " turn"]:
         step = max(4, -(-len(index) // _MAX_CELLS))
@@ -141,13 +188,18 @@ class OccupancyGrid(nn.Module):
 
     def _occupied(self) -> Int[Tensor, " n"]:
         candidates = self.candidates()
+        return candidates[self._is_occupied(candidates)]
+
+    def _is_occupied(self, candidates: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
         values = self.optical_depth.view(-1)[candidates]
-        limit = min(float(values.mean()), self.threshold) if len(values) else self.threshold
-        return candidates[values > limit]
+        return values > values.mean().clamp(max=self.threshold)
 
     def _set_bits(self, occupied: Int[Tensor, " n"]) -> None:
         flags = torch.zeros_like(self.optical_depth, dtype=torch.uint8)
         flags.view(-1)[occupied] = 1
+        self._pack(flags)
+
+    def _pack(self, flags: UInt8[Tensor, "cascades cells cells cells"]) -> None:
         for cascade in range(1, self.cascades):
             # A coarse cell is occupied if a finer cell inside it is.
             half, low = self.cells // 2, self.cells // 4

@@ -22,7 +22,8 @@ from nfields.export.picture import to_uint8
 from nfields.export.whole_picture import compare_picture
 from nfields.model.field import Field, Samples
 from nfields.optimizer import ParameterGroup
-from nfields.task.task import StepResult, Task
+from nfields.task.task import StepResult, Task, measure
+from nfields.transfer import send
 
 # Pixels evaluated at once: a picture of any size is reconstructed in bounded memory.
 _CHUNK = 1 << 16
@@ -71,7 +72,7 @@ class ImageTask(Task):
 
     def batch(self, generator: torch.Generator) -> ValueBatch:
         drawn = self.data.sample_pixels(self.pixels_per_step, generator)
-        return ValueBatch(*(tensor.to(self.anchor.device) for tensor in drawn))
+        return ValueBatch(*(send(tensor, self.anchor.device) for tensor in drawn))
 
     def losses(self, model: Field, batch: ValueBatch) -> StepResult:
         values = model(batch.coords)
@@ -82,9 +83,9 @@ class ImageTask(Task):
             loss = l1_loss(values, batch.values)
         else:
             loss = huber_loss(values, batch.values, delta=0.1)
-        psnr = -10 * torch.log10(mean_square.detach().clamp(min=1e-10)).item()
+        psnr = -10 * torch.log10(mean_square.detach().clamp(min=1e-10))
         num = len(batch.coords)
-        return StepResult({"value": loss}, {"psnr": psnr}, num, num)
+        return StepResult({"value": loss}, {"psnr": measure(psnr)}, num, num)
 
     def after_step(self, model: Field, result: StepResult, step: int) -> None:
         pass  # nothing adapts

@@ -17,6 +17,7 @@ This file is longer than others because it declares and composes all of them.
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,8 +28,10 @@ from torch.nn.functional import huber_loss
 
 from nfields.data.posed_images import PosedImages
 from nfields.errors import ConfigError
+from nfields.late_numbers import LateNumbers
 from nfields.model.field import Field, GroupReadout
 from nfields.model.field import Samples as FieldSamples
+from nfields.ops.backend import uses_triton
 from nfields.ops.composite import composite
 from nfields.ops.march import Samples, march, num_cascades, sample_points
 from nfields.ops.march_contracted import march_contracted
@@ -60,10 +63,14 @@ from nfields.task.nerf_view import (
     fused_network,
     render_fused,
 )
-from nfields.task.task import StepResult, Task
+from nfields.task.task import StepResult, Task, measure
 
 # Rays rendered at once: their samples (about 100 a ray at worst) and hidden values fit the cache.
 _RENDER_CHUNK = 8192
+# On a GPU the number of rays follows the number of samples of this many steps ago.
+_STEPS_BEHIND = 4
+# Room for samples, relative to those wanted: their number varies from batch to batch.
+_ROOM = 1.25
 
 
 class NerfTask(Task):
@@ -152,6 +159,7 @@ class NerfTask(Task):
         self.num_rays: Tensor
         self.field_center: Tensor
         self.field_scale: Tensor
+        self._late_samples: LateNumbers[int] = LateNumbers()  # and the rays they are of
         self.register_buffer("num_rays", torch.tensor(min(1024, max_rays)))
         self.register_buffer("field_center", torch.zeros(3))
         scale = 1.0 if self.is_contracted else float(data.aabb_scale)
@@ -203,18 +211,23 @@ class NerfTask(Task):
             batch.jitter,
             behind,
             wants_spread=self.distortion_weight > 0,
+            capacity=self._capacity(origins),
         )
         rgb = self.exposure.apply_to(seen.rgb, batch.view_index)
-        loss = huber_loss(rgb, batch.target, delta=self.huber_delta) / self.huber_delta
+        if seen.is_whole is None:
+            loss = huber_loss(rgb, batch.target, delta=self.huber_delta)
+        else:
+            each = huber_loss(rgb, batch.target, reduction="none", delta=self.huber_delta)
+            loss = _mean_of(each, seen.is_whole)
+        loss = loss / self.huber_delta
         with torch.no_grad():
-            error = (rgb - batch.target).square().mean().item()
+            error = (rgb - batch.target).square()
+            error = error.mean() if seen.is_whole is None else _mean_of(error, seen.is_whole)
+            psnr = -10 * torch.log10(error.clamp(min=1e-10))
         num_rays = len(batch.origins)
-        if seen.num_samples == 0 and num_rays >= self.max_rays:
-            raise no_samples(self.data, num_rays)
-        measures = {
-            "psnr": -10 * math.log10(max(error, 1e-10)),
-            "rays": float(num_rays),
-        }
+        if isinstance(seen.num_samples, int):
+            self._check_samples(seen.num_samples, num_rays)
+        measures = {"psnr": measure(psnr), "rays": float(num_rays)}
         losses = {"rgb": loss, **self.exposure.losses(), **self.poses.losses()}
         if seen.distortion is not None:
             losses["distortion"] = self.distortion_weight * seen.distortion
@@ -224,10 +237,36 @@ class NerfTask(Task):
 
     def after_step(self, model: Field, result: StepResult, step: int) -> None:
         # Samples a step are fixed, rays follow: a batch costs the same whatever the scene holds.
-        wanted = result.num_items * self.samples_per_step / max(int(result.num_samples), 1)
-        rays = int(min(max(wanted, 64), 2 * result.num_items, self.max_rays))
+        if isinstance(result.num_samples, int):
+            self._follow(result.num_samples, result.num_items)
+            return
+        self._late_samples.put(result.num_samples, result.num_items)
+        for num_samples, num_rays in self._late_samples.all_but_last(_STEPS_BEHIND):
+            self._check_samples(int(num_samples), num_rays)
+            self._follow(int(num_samples), num_rays)
+
+    def _follow(self, num_samples: int, num_rays: int) -> None:
+        wanted = num_rays * self.samples_per_step / max(num_samples, 1)
+        rays = int(min(max(wanted, 64), 2 * num_rays, self.max_rays))
         # A number that 2, 4, 8 and 16 processes can share.
         self.num_rays.fill_(rays if rays < 16 else rays - rays % 16)
+
+    def _check_samples(self, num_samples: int, num_rays: int) -> None:
+        if num_samples == 0 and num_rays >= self.max_rays:
+            raise no_samples(self.data, num_rays)
+
+    def _capacity(self, origins: Float[Tensor, "n 3"]) -> int | None:
+        """Room for the samples of a batch, or of this process's part of it; only for kernels."""
+        is_plain = self.backend == "reference" or self.distortion_weight > 0 or self.is_contracted
+        if is_plain or not uses_triton(origins):
+            return None
+        return math.ceil(_ROOM * self.samples_per_step * len(origins) / int(self.num_rays))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "NerfTask":
+        num_rays = self.num_rays  # stays where the host reads it, in every step
+        super()._apply(fn, recurse)
+        self.num_rays = num_rays
+        return self
 
     def halve_step(self) -> str | None:
         if self.samples_per_step < 128:
@@ -251,8 +290,12 @@ class NerfTask(Task):
         jitter: Float[Tensor, " n"],
         background: Float[Tensor, "n 3"],
         wants_spread: bool = False,
+        capacity: int | None = None,
     ) -> Rendering:
-        samples, points = self.march(origins, directions, jitter)
+        """With a capacity nothing waits for a GPU, and rays may find no room for all samples."""
+        samples, points = self.march(origins, directions, jitter, capacity)
+        if capacity is not None:
+            return self._render_all(model, samples, points, directions, background)
         # Most rays of a masked scene hit nothing: the rest of the work is for those that do.
         hit = (samples.offsets.diff() > 0).nonzero()[:, 0]
         offsets = torch.cat([samples.offsets[:1], samples.offsets[1:][hit]])
@@ -282,11 +325,35 @@ class NerfTask(Task):
             ),
         )
 
+    def _render_all(
+        self,
+        model: Field,
+        samples: Samples,
+        points: Float[Tensor, "samples 3"],
+        directions: Float[Tensor, "n 3"],
+        background: Float[Tensor, "n 3"],
+    ) -> Rendering:
+        """Rays with samples and rays without alike: to tell them apart is to wait for a GPU."""
+        assert samples.num_wanted is not None, "march() was given no capacity"
+        readout = ray_readout(model.readout, directions, samples.offsets, self.sh_degree)
+        values = model(self._to_field(points), readout)
+        rgb, opacity, depth = composite(
+            self._density(values[:, 0], points), torch.sigmoid(values[:, 1:]), samples.t_starts,
+            samples.t_ends, samples.offsets, min_transmittance=self.min_transmittance,
+            backend=self.backend,
+        )  # fmt: skip
+        rgb = rgb + (1 - opacity)[:, None] * background
+        # The first ray without room for all of its samples ends where the buffers do.
+        has_room = samples.num_wanted <= len(points)
+        is_whole = has_room | (samples.offsets[1:] < len(points))
+        return Rendering(rgb, opacity, depth, samples.num_wanted, is_whole=is_whole)
+
     def march(
         self,
         origins: Float[Tensor, "n 3"],
         directions: Float[Tensor, "n 3"],
         jitter: Float[Tensor, " n"],
+        capacity: int | None = None,
     ) -> tuple[Samples, Float[Tensor, "samples 3"]]:
         """Samples of rays of our frame in occupied cells, and where they are."""
         # Where samples lie is a constant: gradients of learned cameras go through their points.
@@ -300,7 +367,9 @@ class NerfTask(Task):
         if self.is_contracted:
             samples = march_contracted(*rays_and_grid, **common)
         else:
-            samples = march(*rays_and_grid, dt_max=self.dt_max, cone=self.cone, **common)
+            samples = march(
+                *rays_and_grid, dt_max=self.dt_max, cone=self.cone, capacity=capacity, **common
+            )
         return samples, sample_points(origins, directions, samples, backend=self.backend)
 
     def _density(
@@ -446,3 +515,9 @@ class NerfTask(Task):
             num_pictures=self.num_pictures if num_pictures is None else num_pictures,
             flip=flip,
         )
+
+
+def _mean_of(values: Float[Tensor, "n 3"], chosen: Bool[Tensor, " n"]) -> Float[Tensor, ""]:
+    """The mean over the rows that are chosen, without a look at how many they are."""
+    count = chosen.sum().clamp(min=1) * values.shape[1]
+    return torch.where(chosen[:, None], values, 0.0).sum() / count

@@ -3,7 +3,7 @@
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from nfields.data.posed_images import PosedImages
@@ -11,6 +11,7 @@ from nfields.errors import DataError
 from nfields.render.cameras import rays
 from nfields.task.nerf_background import Sky, draw_background, over
 from nfields.task.nerf_poses import CameraRays, PoseRefinement
+from nfields.transfer import send
 
 
 class RayBatch(NamedTuple):
@@ -40,8 +41,9 @@ class Rendering(NamedTuple):
     rgb: Float[Tensor, "n 3"]
     opacity: Float[Tensor, " n"]
     depth: Float[Tensor, " n"]
-    num_samples: int
-    distortion: Float[Tensor, ""] | None  # mean over the rays, where it was asked for
+    num_samples: int | Tensor
+    distortion: Float[Tensor, ""] | None = None  # mean over the rays, where it was asked for
+    is_whole: Bool[Tensor, " n"] | None = None  # False: a ray without room for all its samples
 
 
 def draw_batch(
@@ -83,5 +85,5 @@ def no_samples(data: PosedImages, num_rays: int) -> DataError:
 
 def _to(part: Any, device: torch.device) -> Any:
     if isinstance(part, CameraRays):
-        return CameraRays(*(tensor.to(device) for tensor in part))
-    return None if part is None else part.to(device)
+        return CameraRays(*(send(tensor, device) for tensor in part))
+    return None if part is None else send(part, device)

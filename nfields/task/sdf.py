@@ -35,7 +35,8 @@ from nfields.task.sdf_loss import (
     relative_error,
     with_gradient,
 )
-from nfields.task.task import StepResult, Task
+from nfields.task.task import StepResult, Task, measure
+from nfields.transfer import send
 
 _CHUNK = 1 << 16  # points evaluated at once
 _NUM_SAMPLES = 1 << 17  # points that the model is initialised from
@@ -150,12 +151,12 @@ class SdfTask(Task):
         directions = torch.randn(num, 3, generator=generator)
         anywhere, distances = self.data.oriented.draw_anywhere(num, generator)
         drawn = (points, normals, anywhere, distances, directions)
-        return PointBatch(*(tensor.to(self.ball_radius.device) for tensor in drawn))
+        return PointBatch(*(send(tensor, self.ball_radius.device) for tensor in drawn))
 
     def _draw(self, num: int, generator: torch.Generator) -> DistanceBatch:
         uniform, near = num // 8, num * 3 // 8
         drawn = self.data.require_samples().draw(num - near - uniform, near, uniform, generator)
-        return DistanceBatch(*(tensor.to(self.ball_radius.device) for tensor in drawn))
+        return DistanceBatch(*(send(tensor, self.ball_radius.device) for tensor in drawn))
 
     def losses(self, model: Field, batch: DistanceBatch | PointBatch) -> StepResult:
         if isinstance(batch, PointBatch):
@@ -184,8 +185,8 @@ class SdfTask(Task):
         losses["distance"] = weights["distance"] * relative_error(
             values, batch.distances, self.relative_floor
         )
-        error = (values.detach() - batch.distances).abs().mean().item()
-        return StepResult(losses, {"distance_error": error}, count, count)
+        error = (values.detach() - batch.distances).abs().mean()
+        return StepResult(losses, {"distance_error": measure(error)}, count, count)
 
     def _losses_of_points(self, model: Field, batch: PointBatch) -> StepResult:
         weights, num = self.point_weights, len(batch.points)
@@ -207,7 +208,7 @@ class SdfTask(Task):
         if weights["curvature"] > 0:
             bent = curvature(distance, batch.points, slopes[:num], batch.directions)
             losses["curvature"] = weights["curvature"] * bent
-        measures = {"surface_error": values[:num].detach().abs().mean().item()}
+        measures = {"surface_error": measure(values[:num].detach().abs().mean())}
         return StepResult(losses, measures, len(x), len(x))
 
     def _distance_of(self, model: Field):

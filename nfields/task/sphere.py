@@ -36,7 +36,8 @@ from nfields.export.picture import save_png, side_by_side
 from nfields.metrics import finite_psnr
 from nfields.model.field import Field, Samples
 from nfields.optimizer import ParameterGroup
-from nfields.task.task import StepResult, Task
+from nfields.task.task import StepResult, Task, measure
+from nfields.transfer import send
 
 # Points evaluated at once: a map of any size takes bounded memory.
 _CHUNK = 1 << 16
@@ -97,6 +98,10 @@ class SphereTask(Task):
         else:
             parts = self._tensors(data.train)
             self.points_per_step = min(points_per_step, len(data.train))
+        self.variances: Tensor  # of the values, in the user's units
+        self.register_buffer(
+            "variances", torch.tensor(data.std, dtype=torch.float32).square(), persistent=False
+        )
         for name, tensor in zip(("coords", "values", "weights"), parts, strict=True):
             self.register_buffer(name, tensor, persistent=False)
 
@@ -132,7 +137,7 @@ class SphereTask(Task):
         if self.points_per_step == len(self.coords):
             return SphereBatch(self.coords, self.values, self.weights)
         index = torch.randint(len(self.coords), (self.points_per_step,), generator=generator)
-        index = index.to(self.coords.device)
+        index = send(index, self.coords.device)
         return SphereBatch(self.coords[index], self.values[index], self.weights[index])
 
     def losses(self, model: Field, batch: SphereBatch) -> StepResult:
@@ -142,7 +147,7 @@ class SphereTask(Task):
             each = cross_entropy(predicted, batch.values, reduction="none")
             with torch.no_grad():
                 is_right = predicted.argmax(dim=1) == batch.values
-                measures = {"accuracy": is_right.float().dot(batch.weights).item() / num}
+                measures = {"accuracy": measure(is_right.float().dot(batch.weights) / num)}
             return StepResult({"class": each.dot(batch.weights) / num}, measures, num, num)
         error = predicted - batch.values
         square = error.detach().square()
@@ -152,10 +157,10 @@ class SphereTask(Task):
             each = error.abs()
         else:
             each = huber_loss(predicted, batch.values, reduction="none", delta=0.1)
-        square = (square * square.new_tensor(self.data.std).square()).mean(dim=1)
-        rmse = (square.dot(batch.weights) / num).clamp(min=0).sqrt().item()
+        square = (square * self.variances).mean(dim=1)
+        rmse = (square.dot(batch.weights) / num).clamp(min=0).sqrt()
         loss = each.mean(dim=1).dot(batch.weights) / num
-        return StepResult({"value": loss}, {"rmse": rmse}, num, num)
+        return StepResult({"value": loss}, {"rmse": measure(rmse)}, num, num)
 
     def after_step(self, model: Field, result: StepResult, step: int) -> None:
         pass  # nothing adapts

@@ -32,6 +32,11 @@ class StepResult:
     num_items: int  # rays, pixels or points of the batch
 
 
+def measure(value: Tensor) -> float | Tensor:
+    """A number for the log; on a GPU it stays there, as nobody waits for it."""
+    return value.item() if value.device.type == "cpu" else value.detach()
+
+
 class Task(nn.Module, ABC):
     """A contract without behaviour: every task implements all of it.
 

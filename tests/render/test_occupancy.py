@@ -7,6 +7,7 @@ from torch import Tensor
 from nfields.errors import ConfigError, DataError
 from nfields.ops.march.reference import unpack_bits
 from nfields.render.occupancy import OccupancyGrid
+from tests.compare import assert_matches
 
 
 def grid(cascades: int = 1) -> OccupancyGrid:
@@ -117,3 +118,43 @@ def test_bounds_are_those_of_the_occupied_cells() -> None:
     occupancy._set_bits(torch.zeros(0, dtype=torch.int64))
     with pytest.raises(DataError, match="no cell of its occupancy grid"):
         occupancy.occupied_bounds()
+
+
+def cell_values(points: Tensor) -> Tensor:
+    """Optical depths in [0, 0.02) that depend on the cell alone, in both cascades."""
+    cell = ((points + 2) * 4).floor().clamp(0, 15)
+    return (cell @ torch.tensor([1.7, 3.1, 5.3])).sin().abs() * 0.02
+
+
+@pytest.mark.parametrize("cascades", [1, 2])
+def test_update_that_never_waits_finds_what_the_other_finds(
+    cascades: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, unseen = grid(cascades), grid(cascades)
+    for occupancy in (plain, unseen):
+        occupancy.exclude(lambda centers, half: centers[:, 0] > -0.5)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(7):
+        everywhere = step < 2
+        plain.update(cell_values, generator, everywhere=everywhere)
+        with monkeypatch.context() as patch:
+            patch.setattr("nfields.render.occupancy.uses_triton", lambda tensor: True)
+            unseen.update(cell_values, generator, everywhere=everywhere)
+        assert_matches(unseen.optical_depth, plain.optical_depth, num_operations=16)
+        assert torch.equal(unseen.bits, plain.bits) and unseen.bits.any()
+        assert int(unseen.phase) == int(plain.phase) == step + 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.9])
+def test_turn_of_occupied_cells_has_a_fixed_length_and_has_them_all(share: float) -> None:
+    occupancy = grid()
+    occupancy.optical_depth.view(-1)[: int(share * 16**3)] = 1.0
+    occupied = occupancy._occupied()
+    reached = set()
+    for phase in range(4):
+        occupancy.phase.fill_(phase)
+        turn = occupancy._occupied_turn()
+        assert len(turn) == 16**3 // 4
+        assert torch.equal(turn[: len(occupancy._turn(occupied))], occupancy._turn(occupied))
+        reached |= set(turn.tolist())
+    assert reached >= set(occupied.tolist())

@@ -15,7 +15,8 @@ from nfields.model.field import Field, GroupReadout, Kernels, Samples
 from nfields.optimizer import Adam, ParameterGroup
 from nfields.render.harmonics import spherical_harmonics
 from nfields.task import nerf_surface
-from nfields.task.nerf import NerfTask
+from nfields.task.nerf import NerfTask, _mean_of
+from nfields.task.task import StepResult
 from tests.compare import assert_matches
 
 DATA = ["data=toy_scene", "data.resolution=48", "data.num_train=16", "data.num_test=2"]
@@ -94,6 +95,55 @@ def test_backends_render_the_same() -> None:
         setattr(part, "backend", "reference")  # noqa: B010 - modules hide their attributes
     expected = task.losses(model, batch).losses["rgb"]
     assert_matches(found, expected, rtol=1e-4)  # float32 through some thousand samples
+
+
+def test_rays_rendered_without_waiting_are_those_rendered_with_it() -> None:
+    task, model = make("model.decoder=mlp")
+    generator = torch.Generator().manual_seed(0)
+    task.prepare(model, generator)
+    task.num_rays.fill_(256)
+    batch = task.batch(generator)
+    rays = (batch.origins, batch.directions, batch.jitter, batch.background)
+    with torch.no_grad():
+        plain = task._render(model, *rays)
+        assert isinstance(plain.num_samples, int)
+        samples, _ = task.march(*rays[:3])
+        for capacity in (plain.num_samples + 500, plain.num_samples, plain.num_samples // 3):
+            unseen = task._render(model, *rays, capacity=capacity)
+            assert int(unseen.num_samples) == plain.num_samples
+            assert unseen.is_whole is not None
+            assert torch.equal(
+                unseen.is_whole,
+                (samples.offsets[1:] < capacity) | torch.tensor(plain.num_samples <= capacity),
+            )
+            kept = unseen.is_whole
+            for found, expected in zip(unseen[:3], plain[:3], strict=True):
+                assert_matches(found[kept], expected[kept], num_operations=100)
+    assert 20 < int(kept.sum()) < 236
+
+
+def test_rays_without_room_for_their_samples_have_no_part_in_the_loss() -> None:
+    values = torch.arange(12.0).view(4, 3)
+    chosen = torch.tensor([True, False, True, False])
+    assert float(_mean_of(values, chosen)) == pytest.approx((0 + 1 + 2 + 6 + 7 + 8) / 6)
+    assert float(_mean_of(values, torch.zeros(4, dtype=torch.bool))) == 0
+    poisoned = values.clone()
+    poisoned[1] = math.nan
+    assert float(_mean_of(poisoned, chosen)) == pytest.approx(4.0)
+
+
+def test_numbers_of_a_gpu_move_the_rays_some_steps_later() -> None:
+    task, model = make("task.max_rays=100000")
+    before = int(task.num_rays)
+    seen = []
+    for samples in (8192, 2048, 4096, 4096, 4096, 4096):
+        result = StepResult({}, {}, torch.tensor(samples), before)
+        task.after_step(model, result, 0)
+        seen.append(int(task.num_rays))
+    assert seen == [before] * 4 + [before // 2, before * 2]
+    task.to("meta")
+    assert task.num_rays.device.type == task.grid.phase.device.type == "cpu"
+    assert task.grid.bits.is_meta
 
 
 def test_hull_sets_the_field_on_the_object() -> None:

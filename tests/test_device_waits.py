@@ -1,0 +1,85 @@
+"""A training step on a GPU never waits for it: found on the meta device, without a GPU."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from nfields.config import build, compose
+from nfields.distributed import Processes
+from nfields.optimizer import Adam
+from nfields.running_mean import RunningMean
+from nfields.task.task import Task
+from tests.device_waits import counted_waits
+from tests.distributed_worker import RUNS
+
+
+@pytest.mark.parametrize(
+    ("wait", "words"),
+    [
+        (lambda x: x.sum().item(), "_local_scalar_dense"),
+        (lambda x: bool(x.sum() > 0), "_local_scalar_dense"),
+        (lambda x: x.cpu(), "copy from meta to cpu"),
+        (lambda x: x[x > 0], "nonzero"),
+        (lambda x: (x > 0).nonzero(), "nonzero"),
+        (lambda x: torch.repeat_interleave(x.long()), "repeat_interleave"),
+        (lambda x: x.to("meta") + torch.ones(3).to("meta"), "copy from cpu to meta"),
+        (lambda x: torch.tensor([1.0], device="meta"), "copy from cpu to meta"),
+        (lambda x: x.new_tensor([1.0]), "copy from cpu to meta"),
+        (lambda x: torch.zeros(3).copy_(x), "copy from meta to cpu"),
+    ],
+)
+def test_every_kind_of_wait_is_found(wait: Callable[[Tensor], Any], words: str) -> None:
+    x = torch.ones(3, device="meta")
+    with counted_waits() as found:
+        wait(x)
+    assert len(found) == 1 and found[0].startswith(words)
+
+
+def test_what_does_not_wait_is_not_found() -> None:
+    x = torch.ones(3, device="meta")
+    with counted_waits() as found:
+        x.clamp(max=1.0).sum().add(x[torch.zeros(2, dtype=torch.int64, device="meta")].mean())
+        torch.ones(3).to("meta", non_blocking=True)
+        torch.ones(3).sum().item()
+    assert found == []
+
+
+def one_step(task: Task, model: Any, optimizer: Adam, step: int, generator: Any) -> None:
+    """A step of the training loop, and what is added up for the log."""
+    running = RunningMean()
+    task.before_step(model, step, generator)
+    batch = Processes().share(task.batch(generator))
+    result = task.losses(model, batch)
+    total = torch.stack([*result.losses.values()]).sum()
+    optimizer.zero_grad(set_to_none=True)
+    total.backward()
+    optimizer.step()
+    task.after_step(model, result, step)
+    running.add(total, result)
+
+
+@pytest.mark.parametrize("model_name", ["hashgrid", "rbfnet", "siren"])
+@pytest.mark.parametrize("task_name", ["nerf", "image"])
+def test_no_step_waits(task_name: str, model_name: str) -> None:
+    words = [w for w in RUNS[task_name] if not w.startswith(("model", "trainer"))]
+    cfg = compose([*words, f"model={model_name}"])
+    data = build(cfg.data)
+    task = build(cfg.task, data=data)
+    model = build(cfg.model, in_dim=task.in_dim, out_dim=task.out_dim)
+    generator = torch.Generator().manual_seed(0)
+    task.prepare(model, generator)
+    model.to("meta")
+    task.to("meta")
+    optimizer = Adam([*model.parameter_groups(), *task.parameter_groups()], (0.9, 0.99), 1e-15)
+    steps = [0, 1]
+    if task_name == "nerf":
+        # Two updates of the occupancy grid: everywhere, and of some cells in turn.
+        steps = [0, task.grid_every, task.grid_every * (1 + task.grid_warmup // task.grid_every)]
+        task.grid._candidates = torch.zeros(1000, dtype=torch.int64, device="meta")  # once a run
+    with counted_waits() as found:
+        for step in steps:
+            one_step(task, model, optimizer, step, generator)
+    assert found == []
