@@ -1,7 +1,6 @@
 """One look at each picture: what the checks need to know about it, decoded once."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,6 @@ from nfields.doctor.patient import Patient, Pixels, brightness, shrink
 
 _SHARP_SIZE = 800
 _THUMB_SIZE = 24
-THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,8 @@ def look_at(patient: Patient, chosen: Sequence[int]) -> list[Look]:
             alpha=alpha_of(pixels) if pixels.shape[2] == 4 else None,
         )
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(one, chosen))
+    # One after the other: SIFT is Python for the most part, and two threads would take turns.
+    return [one(index) for index in chosen]
 
 
 def _thumb(pixels: Pixels) -> np.ndarray:

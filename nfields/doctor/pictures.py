@@ -99,6 +99,21 @@ def _frustum(cameras: Cameras, view: int, size: float) -> tuple[np.ndarray, np.n
     return np.concatenate([origins[:1].numpy(), corners[:4]]), corners[4]
 
 
+def _lines(scene: _Scene, is_flagged: bool, part: float) -> tuple[np.ndarray, np.ndarray]:
+    """Edges of frusta and rays through their middles, as polylines with NaN between: one artist
+    each, where hundreds would take seconds to draw.
+    """
+    some = scene.is_flagged == is_flagged
+    frusta, ends = scene.frusta[some], scene.ends[some]
+    apex = frusta[:, 0]
+    gap = np.full((len(frusta), 1, 3), np.nan)
+    edges = [piece for i, j in _EDGES for piece in (frusta[:, [i]], frusta[:, [j]], gap)]
+    sights = [apex[:, None], (apex + part * (ends - apex))[:, None], gap]
+    return np.concatenate(edges, axis=1).reshape(-1, 3), np.concatenate(sights, axis=1).reshape(
+        -1, 3
+    )
+
+
 def _window(scene: _Scene) -> tuple[np.ndarray, float]:
     """Middle and half side of a cube with the cameras, most points, and a box of like size."""
     place = scene.frusta[:, 0]
@@ -120,12 +135,11 @@ def _draw_flat(axes: Axes, scene: _Scene, x: int, y: int) -> None:
             [low[y], low[y], high[y], high[y], low[y]],
             color="black", linewidth=1.4,
         )  # fmt: skip
-    for frustum, end, is_bad in zip(scene.frusta, scene.ends, scene.is_flagged, strict=True):
+    for is_bad in (False, True):
         color = COLORS[1] if is_bad else COLORS[0]
-        apex = frustum[0]
-        axes.plot([apex[x], end[x]], [apex[y], end[y]], color=color, linewidth=0.4, alpha=0.35)
-        for i, j in _EDGES:
-            axes.plot(frustum[[i, j], x], frustum[[i, j], y], color=color, linewidth=0.8)
+        lines, sights = _lines(scene, is_bad, 1.0)
+        axes.plot(sights[:, x], sights[:, y], color=color, linewidth=0.4, alpha=0.35)
+        axes.plot(lines[:, x], lines[:, y], color=color, linewidth=0.8)
     middle, half = _window(scene)
     axes.set_xlim(middle[x] - half, middle[x] + half)
     axes.set_ylim(middle[y] - half, middle[y] + half)
@@ -139,12 +153,11 @@ def _draw_solid(axes: Axes3D, scene: _Scene, caption: str) -> None:
     if scene.box is not None and np.abs(scene.box).max() < 4 * half:
         for i, j in _BOX:
             axes.plot(*scene.box[[i, j]].T, color="black", linewidth=1.0)
-    for frustum, end, is_bad in zip(scene.frusta, scene.ends, scene.is_flagged, strict=True):
+    for is_bad in (False, True):
         color = COLORS[1] if is_bad else COLORS[0]
-        stop = frustum[0] + 0.4 * (end - frustum[0])
-        axes.plot(*np.stack([frustum[0], stop]).T, color=color, linewidth=0.4, alpha=0.35)
-        for i, j in _EDGES:
-            axes.plot(*frustum[[i, j]].T, color=color, linewidth=0.8)
+        lines, sights = _lines(scene, is_bad, 0.4)
+        axes.plot(*sights.T, color=color, linewidth=0.4, alpha=0.35)
+        axes.plot(*lines.T, color=color, linewidth=0.8)
     limits = np.stack([middle - half, middle + half], axis=1)
     axes.set(xlim=tuple(limits[0]), ylim=tuple(limits[1]), zlim=tuple(limits[2]))
     axes.set_box_aspect((1, 1, 1))
