@@ -16,6 +16,6 @@ def chair(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Health
 
 @pytest.fixture(scope="session")
 def fox(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Healthy:
-    """Twenty photographs of instant-ngp's fox."""
+    """Fifteen photographs of instant-ngp's fox."""
     folder = tmp_path_factory.mktemp("doctor") / "fox"
     return look(small_fox(shared_data / "nerf" / "fox", folder))

@@ -96,7 +96,7 @@ def small_chair(source: Path, folder: Path, num: int = 20) -> Path:
     return folder
 
 
-def small_fox(source: Path, folder: Path, num: int = 20, factor: int = 6) -> Path:
+def small_fox(source: Path, folder: Path, num: int = 15, factor: int = 8) -> Path:
     """The first photographs that are there, at 1/factor of their size."""
     meta = json.loads((source / "transforms.json").read_text())
     (folder / "images").mkdir(parents=True)

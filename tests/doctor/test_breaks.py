@@ -1,6 +1,7 @@
 """Real scenes, broken in every way that doctor knows: the break is named, and nothing else is."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from nfields.doctor.examination import Examination, examine
+from nfields.doctor.look import alpha_of
 from tests.doctor.healthy import Edit, Healthy, look
 
 pytestmark = pytest.mark.slow
@@ -191,13 +193,13 @@ def test_a_box_beside_the_scene_is_missed_by_all_rays(fox: Healthy, tmp_path: Pa
     assert "no camera sees the scene box" in found.findings[0].what
 
 
-def test_premultiplied_colours_are_found(chair: Healthy, tmp_path: Path) -> None:
-    folder = chair.copy(tmp_path / "chair")
-    for file in folder.rglob("*.png"):
-        pixels = np.asarray(Image.open(file)).copy()
+def test_premultiplied_colours_are_found(chair: Healthy) -> None:
+    looks = []
+    for i, seen in enumerate(chair.looks):
+        pixels = chair.patient.read(i).copy()
         pixels[..., :3] = np.round(pixels[..., :3] * (pixels[..., 3:] / 255.0))
-        Image.fromarray(pixels).save(file)
-    found = chair.examine(folder, changed=tuple(range(len(chair.patient))))
+        looks.append(replace(seen, alpha=alpha_of(pixels)))
+    found = examine(chair.patient, looks, chair.evidence)
     assert codes(found) == ["premultiplied_alpha"]
     assert found.remedy.is_premultiplied
 
