@@ -108,11 +108,16 @@ def mlp_rows(repeats: int) -> list[Row]:
     weights = [layer.weight for layer in network if isinstance(layer, nn.Linear)]
     x = torch.randn(131_072, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
     upstream = torch.ones(131_072, 16)
+
+    def both(function: Callable[[Tensor], Tensor]) -> None:
+        for tensor in (x, *weights):
+            tensor.grad = None  # as in training: what is not there needs no adding to
+        function(x).backward(upstream)
+
     return [
         interleave(
             "mlp 32-64-64-16 forward + backward, 131,072 points", "torch.nn",
-            lambda: mlp(x, weights).backward(upstream), lambda: network(x).backward(upstream),
-            repeats,
+            lambda: both(lambda x: mlp(x, weights)), lambda: both(network), repeats,
         )
     ]  # fmt: skip
 

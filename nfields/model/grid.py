@@ -8,6 +8,7 @@ dif     periodic grids: level k repeats over the scene frequencies[k] / 2 times,
         a plain coefficient grid if there is one
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -100,14 +101,15 @@ class PeriodicGridEncoder(nn.Module):
                 f"{len(features)}, {len(resolutions)} and {len(frequencies)} entries; they need "
                 "one entry a level each"
             )
-        self.frequencies = tuple(frequencies)
+        self.frequencies: Tensor
+        self.register_buffer("frequencies", torch.tensor(frequencies).float(), persistent=False)
         self.out_dim = sum(features)
 
-        def grid(resolution: int, width: int) -> GridEncoder:
+        def grid(resolution: int, num_levels: int, width: int) -> GridEncoder:
             return GridEncoder(
                 in_dim=in_dim,
                 kind="dense",
-                num_levels=1,
+                num_levels=num_levels,
                 features_per_level=width,
                 base_resolution=resolution,
                 max_resolution=resolution,
@@ -116,19 +118,19 @@ class PeriodicGridEncoder(nn.Module):
                 backend=backend,
             )
 
-        self.basis = nn.ModuleList(map(grid, resolutions, features))
+        self.basis = nn.ModuleList(
+            grid(resolution, 1, width)
+            for resolution, width in zip(resolutions, features, strict=True)
+        )
         self.coefficients = None
-        if coefficient_resolution is not None:
-            size = coefficient_resolution
-            self.coefficients = nn.ModuleList(grid(size, width) for width in features)
+        if coefficient_resolution is not None:  # all of one resolution: one call
+            width = math.gcd(*features)
+            self.coefficients = grid(coefficient_resolution, self.out_dim // width, width)
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n features"]:
         """Basis features at the sawtooth coordinates, times the coefficients at x."""
-        parts = []
-        for k, (frequency, basis) in enumerate(zip(self.frequencies, self.basis, strict=True)):
-            phase = (x + 1) * (0.5 * frequency)
-            part = basis(2 * (phase - phase.detach().floor()) - 1)
-            if self.coefficients is not None:
-                part = part * self.coefficients[k](x)
-            parts.append(part)
-        return torch.cat(parts, dim=1)
+        phase = (0.5 * self.frequencies)[:, None, None] * (x + 1)
+        sawtooth = 2 * (phase - phase.detach().floor()) - 1
+        parts = [basis(sawtooth[k]) for k, basis in enumerate(self.basis)]
+        features = torch.cat(parts, dim=1)
+        return features if self.coefficients is None else features * self.coefficients(x)
