@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import hydra
@@ -120,9 +121,16 @@ def train(words: Sequence[str]) -> None:
             finally:  # Hydra exits when it has printed its help
                 # Files for pairs of a model and a task are taken without being chosen.
                 lines = [line for line in text.getvalue().splitlines() if "model_task:" not in line]
-                print("\n".join(lines))
+                print("\n".join(part for line in lines for part in _wrapped(line)))
         else:
             with_hydra(words, overrides)
+
+
+def _wrapped(line: str) -> list[str]:
+    """A line of choices in lines of at most 120 characters, under one another."""
+    if len(line) <= 120:
+        return [line]
+    return wrap(line, 120, subsequent_indent=" " * (line.index(":") + 2))
 
 
 def run_once(overrides: Sequence[str]) -> None:

@@ -149,6 +149,8 @@ def joined() -> Iterator[Processes]:
         dist.init_process_group(backend, timeout=_TIMEOUT)
     try:
         yield processes()
+        with _together():
+            dist.barrier()  # a process that leaves first would look like one that has died
     finally:
         dist.destroy_process_group()
 

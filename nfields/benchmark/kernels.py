@@ -163,19 +163,14 @@ def training_rows(overrides: Sequence[str], repeats: int) -> list[Row]:
     return [interleave("training step, task=nerf", "reference backends", ours, other, repeats)]
 
 
+def surface_rows(repeats: int) -> list[Row]:
+    """Steps of task=sdf on its own solid."""
+    return [_step_row("sdf", "rbfnet", repeats)]
+
+
 def picture_rows(repeats: int) -> list[Row]:
     """Steps of task=image on its own picture: hashgrid by the reference, siren by torch.nn."""
-
-    def setup(name: str, backend: str = "numba") -> tuple[Any, Any, Any]:
-        words = ["task=image", f"model={name}", f"model.backend={backend}"]
-        cfg = compose(words)
-        task = build(cfg.task, data=build(cfg.data))
-        return task, build(cfg.model, in_dim=task.in_dim, out_dim=task.out_dim), cfg
-
-    ours, other = _stepper(*setup("hashgrid")), _stepper(*setup("hashgrid", "reference"))
-    rows = [interleave("training step, task=image, hashgrid", "reference backends", ours, other,
-                       repeats)]  # fmt: skip
-    task, model, cfg = setup("siren")
+    task, model, cfg = _made("image", "siren", "numba")
     pixels = task.batch(torch.Generator().manual_seed(0))
     ours = _stepper(task, model, cfg)
     plain = _Sines(model)
@@ -187,7 +182,24 @@ def picture_rows(repeats: int) -> list[Row]:
         optimizer.step()
 
     name = f"training step, task=image, siren, {len(pixels.coords):,} pixels"
-    return [*rows, interleave(name, "torch.nn and torch.optim", ours, step, repeats)]
+    sines = interleave(name, "torch.nn and torch.optim", ours, step, repeats)
+    return [_step_row("image", "hashgrid", repeats), sines]
+
+
+def _step_row(task: str, model: str, repeats: int) -> Row:
+    ours, other = (_stepper(*_made(task, model, backend)) for backend in ("numba", "reference"))
+    for _ in range(3):
+        ours()
+    return interleave(
+        f"training step, task={task}, {model}", "reference backends", ours, other, repeats
+    )
+
+
+def _made(task: str, model: str, backend: str) -> tuple[Any, Any, Any]:
+    """Task, model and config of a run on the task's own data."""
+    cfg = compose([f"task={task}", f"model={model}", f"model.backend={backend}"])
+    made = build(cfg.task, data=build(cfg.data))
+    return made, build(cfg.model, in_dim=made.in_dim, out_dim=made.out_dim), cfg
 
 
 class _Sines(nn.Module):
@@ -258,6 +270,7 @@ PARTS = {
     "mlp": mlp_rows,
     "rbf_decode": rbf_rows,
     "pictures": picture_rows,
+    "surfaces": surface_rows,
 }
 OF_A_RUN = {"training": training_rows, "render": render_rows}
 

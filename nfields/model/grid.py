@@ -92,6 +92,7 @@ class PeriodicGridEncoder(nn.Module):
         resolutions: Sequence[int],
         frequencies: Sequence[float | int],
         coefficient_resolution: int | None,
+        scale: float | int,
         backend: str,
     ):
         super().__init__()
@@ -101,6 +102,11 @@ class PeriodicGridEncoder(nn.Module):
                 f"{len(features)}, {len(resolutions)} and {len(frequencies)} entries; they need "
                 "one entry a level each"
             )
+        if scale <= 0:
+            raise ConfigError(f"model.dif_scale={scale} must be above 0")
+        resolutions = [max(1, round(scale * resolution)) for resolution in resolutions]
+        if coefficient_resolution is not None:
+            coefficient_resolution = max(1, round(scale * coefficient_resolution))
         self.frequencies: Tensor
         self.register_buffer("frequencies", torch.tensor(frequencies).float(), persistent=False)
         self.out_dim = sum(features)

@@ -56,6 +56,7 @@ class RBFNet(Field):
         dif_resolutions: Sequence[int],
         dif_frequencies: Sequence[float | int],
         dif_coefficient_resolution: int | None,
+        dif_scale: float | int,
         feature_init: float | int,
         decoder: Literal["rbf", "mlp"],
         num_neurons: int,
@@ -79,7 +80,7 @@ class RBFNet(Field):
         self.in_dim, self.out_dim = in_dim, out_dim
         self.decoder, self.backend = decoder, backend
         self.size_option = {"dense": "max_resolution", "hash": "log2_entries"}.get(
-            encoder, "dif_coefficient_resolution"
+            encoder, "dif_scale"
         )
         self.feature_init, self.center_spread = feature_init, center_spread
         self.width_scale, self.linear_term = width_scale, linear_term
@@ -91,6 +92,7 @@ class RBFNet(Field):
                 resolutions=dif_resolutions,
                 frequencies=dif_frequencies,
                 coefficient_resolution=dif_coefficient_resolution,
+                scale=dif_scale,
                 backend=backend,
             )
         else:

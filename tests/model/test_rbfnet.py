@@ -119,8 +119,9 @@ def test_a_smooth_function_is_learned_in_two_hundred_steps(decoder: str) -> None
 
 def test_published_initialisation_is_worse() -> None:
     """Centres U(+-1e-4) and widths 1 on features of 1e-4, as released: PAPERS' reason for ours."""
-    ours = initialized()
-    theirs = initialized(["linear_term=false", "feature_init=1e-4"])
+    dense = ["encoder=dense", "num_levels=6", "max_resolution=160"]
+    ours = initialized(dense)
+    theirs = initialized([*dense, "linear_term=false", "feature_init=1e-4"])
     with torch.no_grad():
         theirs.centers.uniform_(-1e-4, 1e-4)
         theirs.log_inv_widths.zero_()
@@ -130,7 +131,9 @@ def test_published_initialisation_is_worse() -> None:
 def test_impossible_options_are_refused_with_their_names() -> None:
     for option in ("num_neurons=65", "num_neurons=0", "feature_init=0", "features_per_level=3"):
         with pytest.raises(ConfigError, match=option.split("=")[0]):
-            make([option])
+            make(["encoder=dense", option])
+    with pytest.raises(ConfigError, match="dif_scale"):
+        make(["encoder=dif", "dif_scale=0"])
     with pytest.raises(ConfigError, match="dif_frequencies"):
         make(["encoder=dif", "dif_frequencies=[2,3]"])
     with pytest.raises(ConfigError, match="max_resolution"):
