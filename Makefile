@@ -1,5 +1,6 @@
 # make demo   train on a scene made here, evaluate, render a video       make test    all tests
 # make check  format, lint, types and fast tests: before a commit        make bench   timings
+# make bench-gpu   a report of a CUDA machine: kernels checked, times, trainings (under 10 minutes)
 # PYTHON=python3.12 make demo   uses another Python (3.11 or newer) for .venv
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ DEMO ?= experiment=demo
 VIDEO ?= num_frames=120
 DEMO_RUN := outputs/demo/$(shell date +%Y-%m-%d_%H-%M-%S)_$(shell echo $$PPID)
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check format bench bench-gpu clean
 
 demo: $(INSTALLED)
 	@echo "==> demo 1/2: train task=nerf model=rbfnet on a scene made here, evaluate it"
@@ -41,6 +42,10 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python scripts/benchmark.py
+
+# `make bench-gpu BENCH_GPU=dry_run=true` tries it on a CPU.
+bench-gpu: $(INSTALLED)
+	$(BIN)/python scripts/bench_gpu.py $(BENCH_GPU)
 
 clean:
 	@echo "==> clean: removes .venv and caches; outputs/ and data/ stay"

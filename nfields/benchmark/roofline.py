@@ -64,9 +64,9 @@ class Part:
     """Bytes and flops a sample of one part of the step."""
 
     name: str
-    cached: float
-    scattered: float
-    flops: float
+    cached: float | int
+    scattered: float | int
+    flops: float | int
 
 
 def parts(step: Step) -> list[Part]:
@@ -138,12 +138,12 @@ def tables(step: Step = NGP) -> str:
     known, (cached, scattered) = published_nanoseconds(), nanoseconds(NGP, CARDS[PUBLISHED_CARD])
     lines += [
         "",
-        f"instant-ngp on a {PUBLISHED_CARD}: {PUBLISHED_SECONDS:.0f} s / ({PUBLISHED_STEPS:,} steps "
-        f"x {NGP.samples:,} samples) = {known:.1f} ns a sample, {known / cached:.1f} times `cached` "
-        f"and {known / scattered:.1f} times `scattered`.",
+        f"instant-ngp on a {PUBLISHED_CARD}: {PUBLISHED_SECONDS:.0f} s / ({PUBLISHED_STEPS:,} "
+        f"steps x {NGP.samples:,} samples) = {known:.1f} ns a sample, {known / cached:.1f} times "
+        f"`cached` and {known / scattered:.1f} times `scattered`.",
     ]
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    print(tables())  # noqa: T201
+    print(tables())

@@ -1,0 +1,130 @@
+"""The kernels that have a CUDA implementation, on inputs like those of training: bench-gpu's cases.
+
+A case gives tensors and a function of them; what may have gradients does. The same case in float64
+by the reference is what the kernel is compared with.
+"""
+
+# pyright: reportCallIssue=false
+# (One kernel takes a list of tensors for one argument.)
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from nfields.ops.adam import adam
+from nfields.ops.composite import composite
+from nfields.ops.grid_encode import GridLayout, grid_encode
+from nfields.ops.march import march
+from nfields.ops.mlp import mlp
+from nfields.ops.rbf_decode import rbf_decode
+
+
+@dataclass(frozen=True)
+class Case:
+    """`function(tensors, backend)` gives outputs; tensors that require gradients get them."""
+
+    name: str
+    tensors: list[Tensor]
+    function: Callable[[list[Tensor], str], list[Tensor]]
+
+    def on(self, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+        """Copies of the floating tensors in `dtype`, of all on `device`."""
+        return [
+            t.detach()
+            .to(device, dtype if t.is_floating_point() else t.dtype, copy=True)
+            .requires_grad_(t.requires_grad)
+            for t in self.tensors
+        ]
+
+
+def cases(num_points: int) -> list[Case]:
+    """All of them, for about so many points or samples."""
+    return [make(num_points) for make in (_grid, _mlp, _rbf, _composite, _march, _adam)]
+
+
+def _random(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def _offsets(num_points: int) -> Tensor:
+    return torch.linspace(0, num_points, num_points // 32 + 1).long()
+
+
+def _grid(n: int) -> Case:
+    layout = GridLayout.build(
+        dim=3, num_levels=16, base_resolution=16, max_resolution=2048,
+        log2_entries=19 if n > 10_000 else 12,
+    )  # fmt: skip
+    points = torch.rand(n, 3, generator=torch.Generator().manual_seed(0))
+    table = _random(layout.num_entries, 2).requires_grad_()
+
+    def function(tensors: list[Tensor], backend: str) -> list[Tensor]:
+        x, table = tensors
+        scales, levels = layout.scales.to(x), layout.levels.to(x.device)
+        return [grid_encode(x, table, scales, levels, backend=backend)]
+
+    return Case("grid_encode", [points, table], function)
+
+
+def _mlp(n: int) -> Case:
+    sizes = (32, 64, 64, 16)
+    weights = [_random(b, a).div(a**0.5).requires_grad_() for a, b in pairwise(sizes)]
+
+    def function(tensors: list[Tensor], backend: str) -> list[Tensor]:
+        return [mlp(tensors[0], tensors[1:], backend=backend)]
+
+    return Case("mlp", [_random(n, 32).requires_grad_(), *weights], function)
+
+
+def _rbf(n: int) -> Case:
+    offsets = _offsets(n)
+    rays = len(offsets) - 1
+    shapes = ((n, 24), (32, 24), (32, 24), (rays, 4, 56), (rays, 4))
+    tensors = [(0.3 * _random(*shape)).requires_grad_() for shape in shapes]
+
+    def function(tensors: list[Tensor], backend: str) -> list[Tensor]:
+        return [rbf_decode(*tensors, backend=backend)]
+
+    return Case("rbf_decode", [*tensors, offsets], function)
+
+
+def _composite(n: int) -> Case:
+    starts = torch.arange(n) % 32 / 16.0
+
+    def function(tensors: list[Tensor], backend: str) -> list[Tensor]:
+        # No ray ends early: where one ends, rounding would decide.
+        return list(composite(*tensors, min_transmittance=0.0, backend=backend))
+
+    tensors = [_random(n).abs().requires_grad_(), _random(n, 3).requires_grad_()]
+    return Case("composite", [*tensors, starts, starts + 1 / 16, _offsets(n)], function)
+
+
+def _march(n: int) -> Case:
+    rays = n // 32
+    origins = 0.5 * normalize(_random(rays, 3), dim=1)
+    directions = normalize(_random(rays, 3) + 0.1, dim=1)
+    bits = torch.full((1, 32, 32, 4), 255, dtype=torch.uint8)
+
+    def function(tensors: list[Tensor], backend: str) -> list[Tensor]:
+        samples = march(*tensors, near=0.0, dt_min=1 / 64, dt_max=1 / 64, backend=backend)
+        count = samples.offsets.diff().to(tensors[0].dtype)  # one step more or less is rounding
+        return [count]
+
+    return Case("march", [origins, directions, bits, torch.zeros(rays)], function)
+
+
+def _adam(n: int) -> Case:
+    tensors = [_random(n), _random(n + 1)[:n], _random(n + 2)[:n], _random(n + 3)[:n].abs()]
+
+    def function(tensors: list[Tensor], backend: str) -> list[Tensor]:
+        adam(
+            *tensors, lr=1e-2, betas=(0.9, 0.99), eps=1e-15, weight_decay=0.0, num_steps=10,
+            skip_zero=True, backend=backend,
+        )  # fmt: skip
+        return [tensors[0], tensors[2], tensors[3]]
+
+    return Case("adam", tensors, function)
