@@ -128,7 +128,7 @@ def _train(name: str, folder: Path, device: torch.device, words: Sequence[str]) 
 
 
 def _step(cfg: Any) -> Step:
-    """The roofline's step of a hash grid's configuration, in float32."""
+    """The roofline's step of a hash grid's configuration."""
     model = cfg.model
     layout = GridLayout.build(
         dim=3, num_levels=model.num_levels, base_resolution=model.base_resolution,
@@ -141,7 +141,7 @@ def _step(cfg: Any) -> Step:
         hashed_levels=int((layout.levels[:, 2] >= int(2**model.log2_entries)).sum()),
         features=model.features_per_level,
         macs=inputs * width + (model.num_layers - 1) * width**2 + width * outputs,
-        hidden=model.num_layers * width, value_bytes=4,
+        hidden=model.num_layers * width, value_bytes=4 if cfg.trainer.precision == "fp32" else 2,
     )  # fmt: skip
 
 
