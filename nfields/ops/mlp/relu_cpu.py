@@ -1,10 +1,10 @@
 """A narrow float32 ReLU network on the CPU (Numba): all layers of a few points in one go.
 
 Mapping. A thread takes blocks of ROWS points; their layers stay in its L1 / L2 cache, and so do
-the weights, padded to multiples of LANES. The backward pass computes the hidden layers again (less
-than a third of its work; to keep them costs more in memory traffic) and sums the gradients of the
-parameters per thread, added up at the end. The products are tiles whose sums stay in registers
-(nfields/ops/mlp/tile.py).
+the weights, padded to multiples of TILE_COLUMNS. The backward pass computes the hidden layers again
+(less than a third of its work; to keep them costs more in memory traffic) and sums the gradients of
+the parameters per thread, added up at the end. The products are tiles whose sums stay in registers
+(nfields/ops/tiles.py).
 """
 
 # pyright: reportCallIssue=false, reportArgumentType=false
@@ -20,66 +20,80 @@ import torch
 from numba import get_num_threads, njit, prange
 from torch import Tensor
 
-from nfields.ops.mlp.tile import AS_IS, BIAS, LANES, RELU, SUM, WHERE_POSITIVE, ZERO, multiply_tile
+from nfields.ops.tiles import (
+    AS_IS,
+    BIAS,
+    RELU,
+    SUM,
+    TILE_COLUMNS,
+    WHERE_POSITIVE,
+    ZERO,
+    multiply_tile,
+)
 
 MAX_WIDTH = 128  # wider weights do not stay in the L1 and L2 caches
 ROWS = 96  # points a block: enough to pay for reading the weights into L1, once a layer
 DEPTH = 48  # points whose products a gradient of weights takes in at a time: their layers fit L1
-# 32 registers of 16 floats hold 16 sums and what they need, 16 registers of 8 only 4 of 16.
+# Rows and vectors of columns of a tile, for wide and for narrow layers: AVX-512's 32 registers of
+# 16 floats hold 16 sums and what they need, 16 registers of 8 floats only 4 of 16.
 _IS_WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f", False))
+_TILES = ((4, 4), (8, 2), (16, 1)) if _IS_WIDE else ((4, 1),) * 3
 _OPTIONS: Any = {
     "fastmath": {"contract", "reassoc", "nsz", "arcp"},
     "error_model": "numpy",
 }
 
 
-def _multiplier(start: int, finish: int) -> Any:
-    """multiply(...): out (rows, width) = finish(start + a (rows, depth) b (depth, width)).
+def _panel(begin: int, finish: int, tile_rows: int, tile_columns: int) -> Any:
+    """As `multiply` below, for the columns n .. n + tile_columns * TILE_COLUMNS alone."""
 
-    a[m, k] = a[a_first + m a_row + k a_step]; b, out and, behind `finish`, `other` lie row by row
-    from b_first, out_first, other_first on. rows and width are multiples of LANES.
+    @njit(**_OPTIONS)
+    def panel(
+        n: int, a: Any, a_start: int, a_row: int, a_step: int, b: Any, b_start: int, out: Any,
+        start: int, width: int, rows: int, depth: int, other: Any, other_start: int,
+    ) -> None:  # fmt: skip
+        other_row = 0 if begin == BIAS else width
+        for m in range(0, rows, tile_rows):
+            multiply_tile(
+                tile_rows, tile_columns, begin, finish, a, a_start + m * a_row, a_row, a_step,
+                b, b_start + n, width, depth, out, start + m * width + n, width,
+                other, other_start + m * other_row + n,
+            )  # fmt: skip
+
+    return panel
+
+
+def _multiplier(begin: int, finish: int) -> Any:
+    """multiply(...): out (rows, width) = finish(begin + a (rows, depth) b (depth, width)).
+
+    a[m, k] is a[a_start + m a_row + k a_step]; b, out and `other` lie row by row from b_start,
+    start, other_start on. rows and width are multiples of TILE_COLUMNS.
     """
+    (rows4, columns4), (rows2, columns2), (rows1, columns1) = _TILES
+    panel4 = _panel(begin, finish, rows4, columns4)
+    panel2 = _panel(begin, finish, rows2, columns2)
+    panel1 = _panel(begin, finish, rows1, columns1)
 
     @njit(**_OPTIONS)
     def multiply(
-        a: Any, a_first: int, a_row: int, a_step: int, b: Any, b_first: int, out: Any,
-        out_first: int, width: int, rows: int, depth: int, other: Any, other_first: int,
+        a: Any, a_start: int, a_row: int, a_step: int, b: Any, b_start: int, out: Any, start: int,
+        width: int, rows: int, depth: int, other: Any, other_start: int,
     ) -> None:  # fmt: skip
         n = 0
         while n < width:
-            left = width - n
-            if _IS_WIDE and left >= 4 * LANES:
-                for m in range(0, rows, 4):
-                    multiply_tile(
-                        4, 4, start, finish, a, a_first + m * a_row, a_row, a_step,
-                        b, b_first + n, width, out, out_first + m * width + n, width, depth,
-                        other, other_first + n + (0 if start == BIAS else m * width),
-                    )  # fmt: skip
-                n += 4 * LANES
-            elif _IS_WIDE and left >= 2 * LANES:
-                for m in range(0, rows, 8):
-                    multiply_tile(
-                        8, 2, start, finish, a, a_first + m * a_row, a_row, a_step,
-                        b, b_first + n, width, out, out_first + m * width + n, width, depth,
-                        other, other_first + n + (0 if start == BIAS else m * width),
-                    )  # fmt: skip
-                n += 2 * LANES
-            elif _IS_WIDE:
-                for m in range(0, rows, 16):
-                    multiply_tile(
-                        16, 1, start, finish, a, a_first + m * a_row, a_row, a_step,
-                        b, b_first + n, width, out, out_first + m * width + n, width, depth,
-                        other, other_first + n + (0 if start == BIAS else m * width),
-                    )  # fmt: skip
-                n += LANES
+            left = (width - n) // TILE_COLUMNS
+            if left >= columns4:
+                panel4(n, a, a_start, a_row, a_step, b, b_start, out, start, width, rows, depth,
+                       other, other_start)  # fmt: skip
+                n += columns4 * TILE_COLUMNS
+            elif left >= columns2:
+                panel2(n, a, a_start, a_row, a_step, b, b_start, out, start, width, rows, depth,
+                       other, other_start)  # fmt: skip
+                n += columns2 * TILE_COLUMNS
             else:
-                for m in range(0, rows, 4):
-                    multiply_tile(
-                        4, 1, start, finish, a, a_first + m * a_row, a_row, a_step,
-                        b, b_first + n, width, out, out_first + m * width + n, width, depth,
-                        other, other_first + n + (0 if start == BIAS else m * width),
-                    )  # fmt: skip
-                n += LANES
+                panel1(n, a, a_start, a_row, a_step, b, b_start, out, start, width, rows, depth,
+                       other, other_start)  # fmt: skip
+                n += columns1 * TILE_COLUMNS
 
     return multiply
 
@@ -94,8 +108,8 @@ _add_product = _multiplier(SUM, AS_IS)
 @njit(**_OPTIONS)
 def _scratch(count: int) -> Any:
     """`count` floats from the start of a cache line on: no vector lies across two."""
-    numbers = np.empty(count + LANES, np.float32)
-    skip = (-(numbers.ctypes.data // 4)) % LANES
+    numbers = np.empty(count + TILE_COLUMNS, np.float32)
+    skip = (-(numbers.ctypes.data // 4)) % TILE_COLUMNS
     return numbers[skip : skip + count]
 
 
@@ -159,7 +173,7 @@ def _forward(
         for b in range(part * num_blocks // num_parts, (part + 1) * num_blocks // num_parts):
             first = b * ROWS
             count = min(ROWS, num_points - first)
-            rows = (count + LANES - 1) // LANES * LANES
+            rows = (count + TILE_COLUMNS - 1) // TILE_COLUMNS * TILE_COLUMNS
             # Points are read and written where they are if they need no padding.
             below, below_first = x, first * num_inputs
             if rows != count or widths[0] != num_inputs:
@@ -203,7 +217,7 @@ def _backward(
         for b in range(part * num_blocks // num_parts, (part + 1) * num_blocks // num_parts):
             first = b * ROWS
             count = min(ROWS, num_points - first)
-            rows = (count + LANES - 1) // LANES * LANES
+            rows = (count + TILE_COLUMNS - 1) // TILE_COLUMNS * TILE_COLUMNS
             below, below_first = x, first * num_inputs
             is_whole = rows == count and widths[0] == num_inputs
             if not is_whole:
@@ -248,12 +262,12 @@ def _backward(
 
 
 class _Padded:
-    """Parameters in rows of multiples of LANES, and where each layer's start."""
+    """Parameters in rows of multiples of TILE_COLUMNS, and where each layer's start."""
 
     def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor]):
         sizes = [weights[0].shape[1], *(len(weight) for weight in weights)]
         self.sizes = sizes
-        self.widths = np.array([-(-size // LANES) * LANES for size in sizes])
+        self.widths = np.array([-(-size // TILE_COLUMNS) * TILE_COLUMNS for size in sizes])
         ends = np.cumsum([0, *(a * b for a, b in pairwise(self.widths))])
         self.weight_first, num_weights = ends[:-1], int(ends[-1])
         self.bias_first = np.cumsum([0, *self.widths[1:]])

@@ -4,7 +4,7 @@ Mapping. One thread a chunk of points; the number of chunks is fixed, so sums do
 number of threads. With groups (one readout a ray) a chunk ends where a group ends, so no two
 threads add to the same weights. A chunk goes through its points in tiles of TILE; a tile's
 features, hidden values, gradients and the layer's parameters stay in L1 (40 KB at D = 24, N = 64).
-All sums are small matrix products over register tiles (nfields/ops/simd.py), about 60 % of an AVX2
+All sums are small matrix products over register tiles (nfields/ops/tiles.py), about 60 % of an AVX2
 core's peak where Numba's own loops reached 20 %; rows are padded to PAD columns for them.
 
 The parameters arrive transposed and padded to PAD neurons: scale[d, j] = s_jd and
@@ -22,12 +22,14 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from nfields.ops.simd import (
+from nfields.ops.simd import exp_negative
+from nfields.ops.tiles import (
+    AS_IS,
+    SUM,
     TILE_COLUMNS,
     TILE_ROWS,
     distance_tile,
     dot,
-    exp_negative,
     multiply_tile,
 )
 
@@ -45,8 +47,8 @@ def _multiply(
     for r in range(0, rows, TILE_ROWS):
         for c in range(0, columns, TILE_COLUMNS):
             multiply_tile(
-                TILE_ROWS, a, r * a_row, a_row, a_step, b, c, columns, length, out,
-                r * columns + c, columns,
+                TILE_ROWS, 1, SUM, AS_IS, a, r * a_row, a_row, a_step, b, c, columns, length,
+                out, r * columns + c, columns, out, 0,
             )  # fmt: skip
 
 
@@ -254,8 +256,8 @@ def _backward_chunk(
             back[:] = 0
             for j in range(0, hidden_width, TILE_COLUMNS):
                 multiply_tile(
-                    1, tile_gradient, filled * out_width, 0, 1, readout, j, hidden_width, num_out,
-                    back, j, 0,
+                    1, 1, SUM, AS_IS, tile_gradient, filled * out_width, 0, 1, readout, j,
+                    hidden_width, num_out, back, j, 0, back, 0,
                 )  # fmt: skip
             for j in range(num_neurons):
                 q[filled * width + j] = kind.type(-0.5) * hidden[row + j] * back[j]
@@ -297,9 +299,9 @@ def _add_readout_gradient(
     for o in range(0, out_width, TILE_ROWS):
         for j in range(0, hidden_width, TILE_COLUMNS):
             multiply_tile(
-                TILE_ROWS, tile_gradient, run * out_width + o, 1, out_width, hidden,
+                TILE_ROWS, 1, SUM, AS_IS, tile_gradient, run * out_width + o, 1, out_width, hidden,
                 run * hidden_width + j, hidden_width, filled - run, readout_gradient,
-                o * hidden_width + j, hidden_width,
+                o * hidden_width + j, hidden_width, readout_gradient, 0,
             )  # fmt: skip
 
 

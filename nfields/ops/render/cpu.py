@@ -28,13 +28,16 @@ from numba import njit
 from nfields.ops.grid_encode.cpu import find_block_cells
 from nfields.ops.grid_encode.lanes import LANES, copy_entry, gather_lanes
 from nfields.ops.march.cpu import first_step, ray_span, take_samples
-from nfields.ops.simd import (
+from nfields.ops.simd import exp_negative, gather
+from nfields.ops.tiles import (
+    AS_IS,
+    BIAS,
+    RELU,
     TILE_COLUMNS,
     TILE_ROWS,
+    ZERO,
     distance_tile,
     dot,
-    exp_negative,
-    gather,
     multiply_tile,
 )
 
@@ -249,12 +252,10 @@ def _fold_readout(
     fold_bias[4 * slot] = bias[0]
     for c in range(3):
         target = (4 * slot + 1 + c) * width
-        for j in range(width):
-            fold[target + j] = 0
         for j in range(0, width, TILE_COLUMNS):
             multiply_tile(
-                1, flat, i * num_basis, 0, 1, readout, (1 + c * num_basis) * width + j, width,
-                num_basis, fold, target + j, 0,
+                1, 1, ZERO, AS_IS, flat, i * num_basis, 0, 1, readout,
+                (1 + c * num_basis) * width + j, width, num_basis, fold, target + j, 0, fold, 0,
             )  # fmt: skip
         total = bias.dtype.type(0)
         for k in range(num_basis):
@@ -343,23 +344,18 @@ def _through_layers(
 
     Rows are as wide as the layer, padded; what is behind a layer's outputs is zero.
     """
-    zero = hidden.dtype.type(0)
     begin, stride = 0, dim
     for k in range(sizes.shape[0] - 1):
         columns = (sizes[k + 1] + TILE_COLUMNS - 1) // TILE_COLUMNS * TILE_COLUMNS
         source = encoded if k == 0 else (hidden if k % 2 == 1 else other)
         target = hidden if k % 2 == 0 else other
         for i in range(0, lanes, TILE_ROWS):
-            for r in range(i, i + TILE_ROWS):
-                for j in range(columns):
-                    target[r * columns + j] = layers[begin + j]
             for j in range(0, columns, TILE_COLUMNS):
                 multiply_tile(
-                    TILE_ROWS, source, i * stride, stride, 1, layers, begin + columns + j, columns,
-                    sizes[k], target, i * columns + j, columns,
+                    TILE_ROWS, 1, BIAS, RELU, source, i * stride, stride, 1, layers,
+                    begin + columns + j, columns, sizes[k], target, i * columns + j, columns,
+                    layers, begin + j,
                 )  # fmt: skip
-            for j in range(i * columns, (i + TILE_ROWS) * columns):
-                target[j] = max(target[j], zero)
         begin += (1 + sizes[k]) * columns
         stride = columns
     return sizes.shape[0] % 2 == 1
