@@ -7,7 +7,7 @@ run, in Hydra's grammar, as they do for train.py.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,24 @@ class Words:
 
 def read_words(words: Sequence[str]) -> Words:
     """The options and overrides; an error lists all words that are neither."""
+    given, problems = sort_words(words)
+    raise_problems(problems)
+    return given
+
+
+def sort_words(words: Sequence[str], own: Container[str] | None = None) -> tuple[Words, list[str]]:
+    """The options and overrides, and what is wrong with words that are neither.
+
+    Options are the keys in `own`, for a command that takes the words of train.py beside its own;
+    else all keys without a dot.
+    """
     options: dict[str, Any] = {}
     overrides, problems = [], []
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key:
             problems.append(f"{word}: not of the form key=value")
-        elif "." in key:
+        elif "." in key if own is None else key not in own:
             overrides.append(word)
         else:
             try:
@@ -44,8 +55,7 @@ def read_words(words: Sequence[str]) -> Words:
                 problems.append(
                     f"{word}: {show(value)} is not a yaml value ({error.__class__.__name__})"
                 )
-    raise_problems(problems)
-    return Words(options, overrides)
+    return Words(options, overrides), problems
 
 
 def option_problems(

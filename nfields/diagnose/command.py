@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -28,7 +27,7 @@ from nfields.diagnose.spectrum import Signal, spectral_response
 from nfields.diagnose.tangent_kernel import both_phases, tangent_kernel
 from nfields.diagnose.throughput import throughput
 from nfields.errors import ConfigError, DataError
-from nfields.key_values import find_run, option_problems
+from nfields.key_values import find_run, option_problems, sort_words
 from nfields.machine import choose_device, environment, use_threads
 from nfields.model.field import Field, Samples
 from nfields.run_folder import write_json
@@ -134,31 +133,19 @@ def main(words: Sequence[str]) -> None:
 
 def read(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Options of diagnose and words for train.py; every mistake at once."""
-    options: dict[str, Any] = {}
-    overrides, problems = [], []
-    own = inspect.signature(command_options).parameters
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or not key:
-            problems.append(f"{word}: not of the form key=value")
-        elif key not in own:
-            overrides.append(word)
-        elif key == "what":
-            options[key] = value.strip("[]").replace(" ", "")
-        else:
-            try:
-                options[key] = yaml.safe_load(value)
-            except yaml.YAMLError as error:
-                problems.append(f"{word}: not a yaml value ({error.__class__.__name__})")
+    given, problems = sort_words(words, inspect.signature(command_options).parameters)
+    options = given.options
+    if isinstance(options.get("what"), list):
+        options["what"] = ",".join(map(str, options["what"]))
     problems += option_problems(options, [command_options], "diagnose")
-    for part in str(options.get("what", "spectrum")).split(","):
+    for part in str(options.get("what", "spectrum")).replace(" ", "").split(","):
         if part not in PARTS:
             hint = did_you_mean(part, PARTS)
             problems.append(f"what={part}: no such part{hint}; there are {', '.join(PARTS)}")
     if isinstance(options.get("steps"), int) and options["steps"] < 1:
         problems.append(f"steps={options['steps']}: must be at least 1")
     raise_problems(problems)
-    return options, overrides
+    return options, given.overrides
 
 
 def open_subject(options: Mapping[str, Any], overrides: Sequence[str]) -> Subject:

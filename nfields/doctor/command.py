@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.text import Text
 
@@ -20,7 +19,7 @@ from nfields.doctor.patient import Patient, admit
 from nfields.doctor.pictures import camera_picture, score_picture
 from nfields.doctor.said_sizes import check_said_sizes, problem
 from nfields.errors import ConfigError, DataError
-from nfields.key_values import option_problems
+from nfields.key_values import option_problems, sort_words
 from nfields.run_folder import write_json
 
 HELP = """\
@@ -62,26 +61,13 @@ def main(words: Sequence[str]) -> None:
 
 def read(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Options of doctor and words for train.py; every mistake at once."""
-    given: dict[str, Any] = {}
-    overrides, problems = [], []
-    own = inspect.signature(command_options).parameters
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or not key:
-            problems.append(f"{word}: not of the form key=value")
-        elif key not in own:
-            overrides.append(word)
-        else:
-            try:
-                given[key] = yaml.safe_load(value)
-            except yaml.YAMLError as error:
-                problems.append(f"{word}: not a yaml value ({error.__class__.__name__})")
-    problems += option_problems(given, [command_options], "doctor")
+    given, problems = sort_words(words, inspect.signature(command_options).parameters)
+    problems += option_problems(given.options, [command_options], "doctor")
     raise_problems(problems)
-    options = command_options(**given)
+    options = command_options(**given.options)
     if options["max_images"] < 2:
         raise ConfigError(f"max_images={options['max_images']} must be at least 2")
-    return options, overrides
+    return options, given.overrides
 
 
 def diagnose(options: dict[str, Any], words: list[str], console: Console) -> list[Finding]:

@@ -47,18 +47,15 @@ class EvaluatedField(Protocol):
         ...
 
 
-def test_split(data: PosedImages) -> str:
+def held_out_split(data: PosedImages) -> str:
     """The split that is held out, or train where nothing is."""
     return "test" if "test" in data.cameras else "train"
-
-
-test_split.__test__ = False  # pyright: ignore[reportFunctionMemberAccess] - not one of pytest's
 
 
 @torch.no_grad()
 def quick_psnr(task: EvaluatedField, model: Field, generator: torch.Generator) -> float:
     """PSNR over 16,384 random pixels of the held-out views (not a mean over images)."""
-    split = test_split(task.data)
+    split = held_out_split(task.data)
     pixels = task.data.sample_pixels(_NUM_PIXELS, generator, split)
     origins, directions = rays(task.data.cameras[split], pixels.view_index, pixels.pixels)
     color = BACKGROUNDS[task.background] if task.data.has_alpha else 0.0
@@ -87,7 +84,7 @@ def evaluate_views(
                  half alone is measured
     """
     data = task.data
-    split = split or test_split(data)
+    split = split or held_out_split(data)
     images = data.require_images(split)[:limit]
     cameras, names = data.cameras[split], data.names[split]
     if split == "train":

@@ -1,7 +1,7 @@
 """The command view: a stored run in the browser."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,13 +32,6 @@ usage: view.py run=FOLDER|latest [key=value ...]
 _STEP_SECONDS = 0.2  # of work between two looks at Ctrl-C
 
 
-def options(
-    *, run: str, port: int = 8080, host: str = "127.0.0.1", background: str = "white",
-    device: str = "auto",
-) -> None:  # fmt: skip
-    """The options of view."""
-
-
 def main(words: Sequence[str]) -> None:
     """The command view: serves a page until Ctrl-C."""
     console = Console(soft_wrap=True, highlight=False, markup=False)
@@ -46,22 +39,32 @@ def main(words: Sequence[str]) -> None:
         console.print(HELP)
         return
     given = read_words(words)
-    raise_problems(option_problems(given.options, [options], "view"))
-    chosen = {"port": 8080, "host": "127.0.0.1", "background": "white", **given.options}
-    if chosen["background"] not in ("white", "black"):
-        raise ConfigError(f"background={chosen['background']}: choose white or black")
+    raise_problems(option_problems(given.options, [view], "view"))
+    view(given.overrides, console, **given.options)
+
+
+def view(
+    overrides: Sequence[str],
+    console: Console,
+    *,
+    run: str,
+    port: int = 8080,
+    host: str = "127.0.0.1",
+    background: Literal["white", "black"] = "white",
+    device: str = "auto",
+) -> None:
+    """Serves the page of a run; `overrides` change the run's configuration."""
     require_viser()
-    require_free_port(chosen["host"], chosen["port"])
-    folder = find_run(chosen["run"])
+    require_free_port(host, port)
+    folder = find_run(run)
     read_state(folder.checkpoint)
-    stored = load_run(folder.path, overrides=given.overrides, device=chosen.get("device", "auto"))
+    stored = load_run(folder.path, overrides=overrides, device=device)
     stored.task.eval()
     stored.model.eval()
     page, panel = open_page(
-        stored.task, stored.model, folder, host=chosen["host"], port=chosen["port"],
-        background=chosen["background"],
-    )  # fmt: skip
-    add_photographs(panel, stored.task, pictures_of(folder, given.overrides, console))
+        stored.task, stored.model, folder, host=host, port=port, background=background
+    )
+    add_photographs(panel, stored.task, pictures_of(folder, overrides, console))
     console.print(f"look at {page.address}   (Ctrl-C ends the view)")
     told: str | None = None
     try:
@@ -77,7 +80,13 @@ def main(words: Sequence[str]) -> None:
 
 
 def open_page(
-    task: Task, model: Any, folder: RunFolder, *, host: str, port: int, background: Any
+    task: Task,
+    model: Any,
+    folder: RunFolder,
+    *,
+    host: str,
+    port: int,
+    background: Literal["white", "black"],
 ) -> tuple[Page, Panel]:
     """The page of a run, with its panel."""
     cameras = getattr(task.data, "cameras", {})

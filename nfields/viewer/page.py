@@ -111,14 +111,14 @@ class Page:
     ):
         viser = require_viser()
         require_free_port(host, port)
-        logging.getLogger("websockets").setLevel(
-            logging.ERROR
-        )  # a browser that goes away is no news
+        # A browser that goes away is no news.
+        logging.getLogger("websockets").setLevel(logging.ERROR)
         self.subject, self.style, self._background = subject, Style(), background
         with redirect_stdout(StringIO()):  # viser announces itself in a box of its own
             self.server = viser.ViserServer(host=host, port=port, label=title, verbose=False)
         self.address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
         self.frames = 0  # pictures sent, to measure with
+        self.shows_objects = False  # they need the depth of the picture, to be hidden by it
         self.last_error: str | None = None
         self._browsers: dict[int, _Browser] = {}
         self._lock = threading.Lock()
@@ -241,8 +241,7 @@ class Page:
     def _failed(self, browser: _Browser, error: Exception) -> None:
         browser.job, browser.is_done = iter(()), True
         browser.begun = browser.wanted
-        message = f"{type(error).__name__}: {error}"
-        self.last_error = message
+        self.last_error = f"{type(error).__name__}: {error}"
 
     def _draw(self, cameras: Cameras) -> Look:
         layer, crop = self.style.layer, self.style.crop
@@ -253,17 +252,13 @@ class Page:
         look, request = picture.look, browser.begun
         assert request is not None
         rgb = look.rgb
-        if (
-            rgb.shape[0] != request.height
-        ):  # the browser would smooth it; blocks say it is not final
+        if rgb.shape[0] != request.height:
             rgb = _enlarged(rgb, request.width, request.height)
         browser.client.scene.set_background_image(
             rgb, format="jpeg", jpeg_quality=90 if picture.is_final else 70,
             depth=self._plane_depth(look.depth, request) if self.shows_objects else None,
         )  # fmt: skip
         self.frames += 1
-
-    shows_objects = False  # objects in the scene need the depth of the picture, to be hidden by it
 
     @staticmethod
     def _plane_depth(depth: Array, request: Request) -> Array:
