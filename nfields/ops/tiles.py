@@ -105,13 +105,13 @@ def multiply_tile(
                 for c in range(num_columns)
             ]
             a_offset = builder.add(a_start, builder.mul(loop.index, a_step))
-            for r, c, tile in cells:
-                if c == 0:
-                    offset = builder.add(a_offset, builder.mul(a_row, r))
-                    factor = builder.load(builder.gep(a_ptr, [offset]))
-                    factor = splat(builder, factor, TILE_COLUMNS)
-                term = builder.fmul(factor, lines[c], flags=_FLAGS)
-                builder.store(builder.fadd(builder.load(tile), term, flags=_FLAGS), tile)
+            for r in range(num_rows):
+                offset = builder.add(a_offset, builder.mul(a_row, ir.Constant(_INT64, r)))
+                factor = builder.load(builder.gep(a_ptr, [offset]))
+                factor = splat(builder, factor, TILE_COLUMNS)
+                for line, tile in zip(lines, tiles[r * num_columns :], strict=False):
+                    term = builder.fmul(factor, line, flags=_FLAGS)
+                    builder.store(builder.fadd(builder.load(tile), term, flags=_FLAGS), tile)
         for r, c, tile in cells:
             value = builder.load(tile)
             if last == RELU:

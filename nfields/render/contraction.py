@@ -1,8 +1,7 @@
 """All of space in a ball of radius 2, for scenes without an end.
 
 mip-NeRF 360 (arXiv:2111.12077), equation 10: c(x) = x up to |x| = 1, beyond that
-(2 - 1 / |x|) x / |x|. What is near keeps its scale, and infinity
-is the surface of the ball.
+(2 - 1 / |x|) x / |x|. What is near keeps its scale, and infinity is the surface of the ball.
 """
 
 import torch

@@ -36,7 +36,8 @@ from nfields.ops.composite import composite
 from nfields.ops.march import Samples, march, num_cascades, sample_points
 from nfields.ops.march_contracted import march_contracted
 from nfields.optimizer import ParameterGroup
-from nfields.render.cameras import Cameras, project, view_rays
+from nfields.render.cameras import Cameras
+from nfields.render.contraction import contract
 from nfields.render.harmonics import spherical_harmonics
 from nfields.render.occupancy import OccupancyGrid
 from nfields.render.surface import Surface
@@ -48,25 +49,11 @@ from nfields.task.nerf_exposure import Exposure
 from nfields.task.nerf_head import ray_readout, truncated_exp
 from nfields.task.nerf_loss import check_weights, depth_loss, spread
 from nfields.task.nerf_poses import PoseRefinement
-from nfields.task.nerf_space import (
-    SpaceName,
-    check_space,
-    field_points,
-    is_within_ball,
-    log_stretch,
-)
+from nfields.task.nerf_space import SpaceName, check_space, is_within_ball, log_stretch
 from nfields.task.nerf_surface import density_surface, seen_level
-from nfields.task.nerf_view import (
-    FUSED_CHUNK,
-    Renderer,
-    check_renderer,
-    fused_network,
-    render_fused,
-)
+from nfields.task.nerf_view import Renderer, check_renderer, render_rays, render_view
 from nfields.task.task import StepResult, Task, measure
 
-# Rays rendered at once: their samples (about 100 a ray at worst) and hidden values fit the cache.
-_RENDER_CHUNK = 8192
 # On a GPU the number of rays follows the number of samples of this many steps ago.
 _STEPS_BEHIND = 4
 # Room for samples, relative to those wanted: their number varies from batch to batch.
@@ -179,7 +166,7 @@ class NerfTask(Task):
             self.field_scale.copy_(scale)
         points = draw_points(self.grid, cells, 1 << 14, generator)
         device = self.field_center.device
-        points = self._cells_to_field(points.to(device))
+        points = self._grid_to_field(points.to(device))
         model.initialize(FieldSamples.uniform(points), generator)
 
     def before_step(self, model: Field, step: int, generator: torch.Generator) -> None:
@@ -188,7 +175,7 @@ class NerfTask(Task):
             return
         self.grid.update(
             lambda points: (
-                self.dt_min * truncated_exp(self._log_value(model, self._cells_to_field(points)))
+                self.dt_min * truncated_exp(self._log_value(model, self._grid_to_field(points)))
             ),
             generator,
             everywhere=step < self.grid_warmup,
@@ -204,7 +191,7 @@ class NerfTask(Task):
         if batch.camera is not None:
             origins, directions = self.poses(batch.camera, self._homography())
         behind = self.sky.color(directions, otherwise=batch.background)
-        seen = self._render(
+        seen = self.render_plain(
             model,
             origins,
             directions,
@@ -232,7 +219,10 @@ class NerfTask(Task):
         if seen.distortion is not None:
             losses["distortion"] = self.distortion_weight * seen.distortion
         if self.depth_weight > 0 and batch.depth is not None:
-            losses["depth"] = self.depth_weight * depth_loss(seen.depth, seen.opacity, batch.depth)
+            known = batch.depth
+            if seen.is_whole is not None:  # a ray that was cut off is no deeper than its samples
+                known = torch.where(seen.is_whole, known, torch.nan)
+            losses["depth"] = self.depth_weight * depth_loss(seen.depth, seen.opacity, known)
         return StepResult(losses, measures, seen.num_samples, num_rays)
 
     def after_step(self, model: Field, result: StepResult, step: int) -> None:
@@ -282,7 +272,7 @@ class NerfTask(Task):
 
     # ---- rendering --------------------------------------------------------------------------
 
-    def _render(
+    def render_plain(
         self,
         model: Field,
         origins: Float[Tensor, "n 3"],
@@ -292,61 +282,48 @@ class NerfTask(Task):
         wants_spread: bool = False,
         capacity: int | None = None,
     ) -> Rendering:
-        """With a capacity nothing waits for a GPU, and rays may find no room for all samples."""
-        samples, points = self.march(origins, directions, jitter, capacity)
-        if capacity is not None:
-            return self._render_all(model, samples, points, directions, background)
-        # Most rays of a masked scene hit nothing: the rest of the work is for those that do.
-        hit = (samples.offsets.diff() > 0).nonzero()[:, 0]
-        offsets = torch.cat([samples.offsets[:1], samples.offsets[1:][hit]])
-        readout = ray_readout(model.readout, directions[hit], offsets, self.sh_degree)
-        values = model(self._to_field(points), readout)
-        density = self._density(values[:, 0], points)
-        hit_rgb, hit_opacity, hit_depth = composite(
-            density, torch.sigmoid(values[:, 1:]), samples.t_starts,
-            samples.t_ends, offsets, min_transmittance=self.min_transmittance,
-            backend=self.backend,
-        )  # fmt: skip
-        hit_rgb = hit_rgb + (1 - hit_opacity)[:, None] * background[hit]
-        nothing = background.new_zeros(len(background))
-        return Rendering(
-            background.index_copy(0, hit, hit_rgb),
-            nothing.index_copy(0, hit, hit_opacity),
-            nothing.index_copy(0, hit, hit_depth),
-            len(points),
-            None
-            if not wants_spread
-            else spread(
-                density,
-                Samples(samples.t_starts, samples.t_ends, offsets),
-                grows=self.cone > 0 or self.is_contracted,
-                min_transmittance=self.min_transmittance,
-                backend=self.backend,
-            ),
-        )
+        """Rays over a background, with gradients.
 
-    def _render_all(
-        self,
-        model: Field,
-        samples: Samples,
-        points: Float[Tensor, "samples 3"],
-        directions: Float[Tensor, "n 3"],
-        background: Float[Tensor, "n 3"],
-    ) -> Rendering:
-        """Rays with samples and rays without alike: to tell them apart is to wait for a GPU."""
-        assert samples.num_wanted is not None, "march() was given no capacity"
+        With a capacity nothing waits for a GPU, and rays may find no room for all samples.
+        """
+        samples, points = self.march(origins, directions, jitter, capacity)
+        hit = None
+        if capacity is None:
+            # Most rays of a masked scene hit nothing: the rest of the work is for those that do.
+            hit = (samples.offsets.diff() > 0).nonzero()[:, 0]
+            offsets = torch.cat([samples.offsets[:1], samples.offsets[1:][hit]])
+            samples = Samples(samples.t_starts, samples.t_ends, offsets)
+            directions = directions[hit]
         readout = ray_readout(model.readout, directions, samples.offsets, self.sh_degree)
         values = model(self._to_field(points), readout)
+        density = self._density(values[:, 0], points)
         rgb, opacity, depth = composite(
-            self._density(values[:, 0], points), torch.sigmoid(values[:, 1:]), samples.t_starts,
+            density, torch.sigmoid(values[:, 1:]), samples.t_starts,
             samples.t_ends, samples.offsets, min_transmittance=self.min_transmittance,
             backend=self.backend,
         )  # fmt: skip
-        rgb = rgb + (1 - opacity)[:, None] * background
-        # The first ray without room for all of its samples ends where the buffers do.
-        has_room = samples.num_wanted <= len(points)
-        is_whole = has_room | (samples.offsets[1:] < len(points))
-        return Rendering(rgb, opacity, depth, samples.num_wanted, is_whole=is_whole)
+        if hit is None:
+            assert samples.num_wanted is not None, "march() was given no capacity"
+            rgb = rgb + (1 - opacity)[:, None] * background
+            # The first ray without room for all of its samples ends where the buffers do.
+            has_room = samples.num_wanted <= len(points)
+            is_whole = has_room | (samples.offsets[1:] < len(points))
+            return Rendering(rgb, opacity, depth, samples.num_wanted, is_whole=is_whole)
+        rgb = rgb + (1 - opacity)[:, None] * background[hit]
+        nothing = background.new_zeros(len(background))
+        distortion = None
+        if wants_spread:
+            distortion = spread(
+                density, samples, grows=self.cone > 0 or self.is_contracted,
+                min_transmittance=self.min_transmittance, backend=self.backend,
+            )  # fmt: skip
+        return Rendering(
+            background.index_copy(0, hit, rgb),
+            nothing.index_copy(0, hit, opacity),
+            nothing.index_copy(0, hit, depth),
+            len(points),
+            distortion,
+        )
 
     def march(
         self,
@@ -375,21 +352,27 @@ class NerfTask(Task):
     def _density(
         self, value: Float[Tensor, " n"], points: Float[Tensor, "n 3"]
     ) -> Float[Tensor, " n"]:
-        value = value + self.density_bias
-        return truncated_exp(value - log_stretch(points) if self.is_contracted else value)
+        return truncated_exp(self._stretched(value + self.density_bias, points))
+
+    def _stretched(
+        self, log_value: Float[Tensor, " n"], points: Float[Tensor, "n 3"]
+    ) -> Float[Tensor, " n"]:
+        """The log density per scene unit at points of our frame, of what the model says there."""
+        return log_value - log_stretch(points) if self.is_contracted else log_value
 
     def _homography(self) -> Float[Tensor, "4 4"] | None:
         homography = self.data.cameras["train"].homography
         return None if homography is None else homography.to(self.field_center.device)
 
-    def _to_field(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        if self.is_contracted:
-            return field_points(points)
+    def _to_grid(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """The grid's coordinates: the scene's, or those of contracted space."""
+        return contract(points) / 2 if self.is_contracted else points
+
+    def _grid_to_field(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         return (points - self.field_center) / self.field_scale
 
-    def _cells_to_field(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """The grid's coordinates are the scene's, or those of contracted space, as the field's."""
-        return points if self.is_contracted else self._to_field(points)
+    def _to_field(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        return self._grid_to_field(self._to_grid(points))
 
     @torch.no_grad()
     def render_rays(
@@ -400,23 +383,7 @@ class NerfTask(Task):
         background: str | None = None,
     ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, " n"], Float[Tensor, " n"]]:
         """rgb, opacity and weighted depth of any number of rays, on the CPU."""
-        color = BACKGROUNDS[background or self.background] if self.data.has_alpha else 0.0
-        device = self.field_center.device
-        network = fused_network(self.renderer, model, self.sh_degree, self.backend)
-        chunk = _RENDER_CHUNK if network is None else FUSED_CHUNK
-        parts = []
-        for o, d in zip(origins.split(chunk), directions.split(chunk), strict=True):
-            origin, direction = o.to(device), d.to(device)
-            behind = torch.full((len(o), 3), color, device=device)
-            if not self.data.has_alpha:
-                behind = self.sky.color(direction, otherwise=behind)
-            if network is not None:
-                parts.append(render_fused(self, network, self.data.near, origin, direction, behind))
-                continue
-            half = torch.full((len(o),), 0.5, device=device)
-            parts.append(self._render(model, origin, direction, half, behind)[:3])
-        rgb, opacity, depth = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
-        return rgb, opacity, depth
+        return render_rays(self, model, origins, directions, background)
 
     @torch.no_grad()
     def render_view(
@@ -426,19 +393,7 @@ class NerfTask(Task):
 
         Depth is the mean over what the ray hits, infinite where opacity is below one half.
         """
-        origins, directions = view_rays(cameras, view)
-        rgb, opacity, depth = self.render_rays(model, origins, directions, background)
-        width, height = cameras.size(view)
-        mean_depth = torch.where(opacity >= 0.5, depth / opacity, torch.inf)
-        if cameras.homography is not None:
-            points = origins + mean_depth[:, None] * directions
-            _, distance = project(cameras, view, points)
-            mean_depth = torch.where(mean_depth.isfinite(), distance, torch.inf)
-        return {
-            "rgb": rgb.clamp(0, 1).view(height, width, 3),
-            "depth": mean_depth.view(height, width),
-            "opacity": opacity.view(height, width),
-        }
+        return render_view(self, model, cameras, view, background)
 
     def refined_cameras(self) -> Cameras:
         """The training cameras as they were found to be; as given where none is learned."""
@@ -457,8 +412,7 @@ class NerfTask(Task):
 
     def log_density(self, model: Field, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """The logarithm of the density at points of our frame, not truncated."""
-        value = self._log_value(model, self._to_field(points))
-        return value - log_stretch(points) if self.is_contracted else value
+        return self._stretched(self._log_value(model, self._to_field(points)), points)
 
     def _log_value(self, model: Field, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         readout = GroupReadout(model.readout.weight[None, :1], model.readout.bias[None, :1], None)
@@ -466,7 +420,7 @@ class NerfTask(Task):
 
     def is_occupied(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
         """Whether points of our frame lie in occupied cells."""
-        return self.grid.is_occupied(field_points(points) if self.is_contracted else points)
+        return self.grid.is_occupied(self._to_grid(points))
 
     def surface_box(self) -> Float[Tensor, "2 3"]:
         """Where a surface is looked for: around all occupied cells, or the region of interest."""

@@ -41,9 +41,7 @@ class Sky(nn.Module):
 
     def draw(self, num: int, generator: torch.Generator) -> Float[Tensor, "n 3"]:
         """Colours behind the rays of a training batch, where they are not learned."""
-        if self.mode == "random":
-            return torch.rand(num, 3, generator=generator)
-        return torch.zeros(num, 3)
+        return draw_background("random" if self.mode == "random" else "black", num, generator)
 
     def color(
         self, directions: Float[Tensor, "n 3"], otherwise: Float[Tensor, "n 3"]

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from nfields.data.posed_images import PosedImages
 from nfields.errors import ConfigError
-from nfields.render.contraction import contract
 
 SpaceName = Literal["box", "contracted"]
 
@@ -40,11 +39,6 @@ def check_space(space: str, cone: float | int | None, renderer: str, data: Posed
             "alpha end at their object, and normalised device coordinates (data.frame=ndc) reach "
             "to infinity already; take task.space=box, or data.frame=box"
         )
-
-
-def field_points(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    """The field's coordinates of points of contracted space."""
-    return contract(points) / 2
 
 
 def log_stretch(points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:

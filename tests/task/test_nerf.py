@@ -64,7 +64,7 @@ def test_constant_field_has_the_opacity_of_its_thickness() -> None:
     values[0] = math.log(0.7)
     origins = torch.tensor([[0.0, 0.0, -3.0]])
     directions = torch.tensor([[0.0, 0.0, 1.0]])
-    seen = task._render(
+    seen = task.render_plain(
         Constant(values), origins, directions, torch.full((1,), 0.0), torch.ones(1, 3)
     )
     expected = torch.tensor([1 - math.exp(-0.7 * 2)])  # the scene box is two units thick
@@ -78,7 +78,7 @@ def test_colour_follows_the_direction_as_the_harmonics_say() -> None:
     values = torch.zeros(task.out_dim)
     values[1 + 2] = 3.0  # red, l = 1, m = 0: 0.4886 z
     directions = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]])
-    seen = task._render(
+    seen = task.render_plain(
         Constant(values), -3 * directions, directions, torch.zeros(2), torch.zeros(2, 3)
     )
     z = torch.tensor([1.0, -1.0])
@@ -105,11 +105,11 @@ def test_rays_rendered_without_waiting_are_those_rendered_with_it() -> None:
     batch = task.batch(generator)
     rays = (batch.origins, batch.directions, batch.jitter, batch.background)
     with torch.no_grad():
-        plain = task._render(model, *rays)
+        plain = task.render_plain(model, *rays)
         assert isinstance(plain.num_samples, int)
         samples, _ = task.march(*rays[:3])
         for capacity in (plain.num_samples + 500, plain.num_samples, plain.num_samples // 3):
-            unseen = task._render(model, *rays, capacity=capacity)
+            unseen = task.render_plain(model, *rays, capacity=capacity)
             assert int(unseen.num_samples) == plain.num_samples
             assert unseen.is_whole is not None
             assert torch.equal(

@@ -188,13 +188,13 @@ def test_a_known_change_of_exposure_is_found_again(
         image.copy_((image * gain).round())
     # The mean look is that of the field: darken it, as training would have done.
     mean = gains.log().mean(dim=0).exp() if mode == "gain" else gains.mean(dim=0)
-    render = task._render
+    render = task.render_plain
 
     def darker(*args, **options):
         seen = render(*args, **options)
         return seen._replace(rgb=seen.rgb * mean)
 
-    monkeypatch.setattr(task, "_render", darker)
+    monkeypatch.setattr(task, "render_plain", darker)
     train_corrections(task, model, 150, lr=5e-2)
     own = task.exposure.corrections().detach()
     if mode == "gain":
@@ -301,6 +301,29 @@ def test_spread_and_depth_are_losses_of_their_own_and_leave_colour_alone() -> No
     # A ball of radius 0.6 seen through soft walls: less than its own thickness, in sides of 2.
     assert 0 < losses["distortion"].item() < 0.1 * 0.6 / 3
     assert losses["depth"].item() > 0
+
+
+def test_rays_without_room_for_their_samples_are_not_asked_for_a_depth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task, model = make()
+    task.depth_weight = 1.0
+    batch = task.batch(torch.Generator().manual_seed(0))
+    rays = (batch.origins, batch.directions, batch.jitter, batch.background)
+    with torch.no_grad():
+        whole = task.render_plain(model, *rays)
+        room = int(whole.num_samples) // 2
+        kept = task.render_plain(model, *rays, capacity=room).is_whole
+    assert kept is not None and 0 < int(kept.sum()) < len(kept)
+    # The others are wrong by far, and would count if they were asked.
+    known = torch.where(kept, whole.depth / whole.opacity.clamp_min(1e-6), 1e3)
+    known = known.where(whole.opacity > 0.5, torch.nan)
+    batch = batch._replace(depth=known)
+    monkeypatch.setattr(task, "_capacity", lambda origins: room)
+    found = task.losses(model, batch).losses["depth"]
+    asked = torch.where(kept, known, torch.nan)
+    expected = depth_loss(whole.depth, whole.opacity, asked)
+    assert_matches(found.detach(), expected, rtol=1e-4)  # float32 through some hundred samples
 
 
 def test_depth_weight_needs_depths() -> None:
