@@ -1,4 +1,4 @@
-"""The kernels that have a CUDA implementation, on inputs like those of training: bench-gpu's cases.
+"""Kernels on inputs like those of training: all that have a CUDA implementation, for bench-gpu.
 
 A case gives tensors and a function of them; what may have gradients does. The same case in float64
 by the reference is what the kernel is compared with.
@@ -31,6 +31,12 @@ class Case:
     tensors: list[Tensor]
     function: Callable[[list[Tensor], str], list[Tensor]]
 
+    def both(self, backend: str) -> None:
+        """Forward and backward once, from a gradient of ones."""
+        leaves = [t for t in self.tensors if t.requires_grad]
+        outputs = self.function(self.tensors, backend)
+        torch.autograd.grad(outputs, leaves, [torch.ones_like(t) for t in outputs])
+
     def on(self, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
         """Copies of the floating tensors in `dtype`, of all on `device`."""
         return [
@@ -43,7 +49,7 @@ class Case:
 
 def cases(num_points: int) -> list[Case]:
     """All of them, for about so many points or samples."""
-    return [make(num_points) for make in (_grid, _mlp, _rbf, _composite, _march, _adam)]
+    return [make(num_points) for make in (grid_case, _mlp, rbf_case, _composite, _march, _adam)]
 
 
 def _random(*shape: int) -> Tensor:
@@ -54,12 +60,15 @@ def _offsets(num_points: int) -> Tensor:
     return torch.linspace(0, num_points, num_points // 32 + 1).long()
 
 
-def _grid(n: int) -> Case:
+def grid_case(n: int) -> Case:
     layout = GridLayout.build(
         dim=3, num_levels=16, base_resolution=16, max_resolution=2048,
         log2_entries=19 if n > 10_000 else 12,
     )  # fmt: skip
-    points = torch.rand(n, 3, generator=torch.Generator().manual_seed(0))
+    # 64 points along each ray, as neighbours share cells.
+    starts = 0.2 + 0.6 * torch.rand(n // 64, 1, 3, generator=torch.Generator().manual_seed(0))
+    directions = normalize(_random(n // 64, 1, 3), dim=2)
+    points = (starts + directions * torch.linspace(0, 0.2, 64)[None, :, None]).view(-1, 3)
     table = _random(layout.num_entries, 2).requires_grad_()
 
     def function(tensors: list[Tensor], backend: str) -> list[Tensor]:
@@ -80,7 +89,7 @@ def _mlp(n: int) -> Case:
     return Case("mlp", [_random(n, 32).requires_grad_(), *weights], function)
 
 
-def _rbf(n: int) -> Case:
+def rbf_case(n: int) -> Case:
     offsets = _offsets(n)
     rays = len(offsets) - 1
     shapes = ((n, 24), (32, 24), (32, 24), (rays, 4, 56), (rays, 4))

@@ -17,15 +17,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss, normalize
+from torch.nn.functional import mse_loss
 
+from nfields.benchmark.cases import grid_case, rbf_case
 from nfields.config import build, compose
 from nfields.config_check import raise_problems
 from nfields.key_values import option_problems, read_words
 from nfields.machine import environment
-from nfields.ops.grid_encode import GridLayout, grid_encode
 from nfields.ops.mlp import mlp
-from nfields.ops.rbf_decode import rbf_decode
 from nfields.optimizer import Adam
 from nfields.run_folder import write_json
 
@@ -68,23 +67,11 @@ def _seconds(function: Callable[[], Any]) -> float:
 
 def grid_rows(repeats: int) -> list[Row]:
     """grid_encode: 16 levels x 2 features, 2^19 entries, 262,144 points along rays."""
-    layout = GridLayout.build(
-        dim=3, num_levels=16, base_resolution=16, max_resolution=2048, log2_entries=19
-    )
-    generator = torch.Generator().manual_seed(0)
-    table = torch.rand(layout.num_entries, 2, generator=generator).requires_grad_()
-    starts = 0.2 + 0.6 * torch.rand(4096, 1, 3, generator=generator)
-    directions = normalize(torch.randn(4096, 1, 3, generator=generator), dim=2)
-    x = (starts + directions * torch.linspace(0, 0.2, 64)[None, :, None]).view(-1, 3)
-    upstream = torch.randn(len(x), 32, generator=generator)
+    case = grid_case(262_144)
 
-    def forward(backend: str) -> Tensor:
+    def forward(backend: str) -> None:
         with torch.no_grad():
-            return grid_encode(x, table, layout.scales, layout.levels, backend=backend)
-
-    def both(backend: str) -> None:
-        table.grad = None
-        grid_encode(x, table, layout.scales, layout.levels, backend=backend).backward(upstream)
+            case.function(case.tensors, backend)
 
     size = "16 levels x 2, 2^19, 262,144 points"
     return [
@@ -94,7 +81,7 @@ def grid_rows(repeats: int) -> list[Row]:
         ),
         interleave(
             f"grid_encode forward + backward, {size}", "PyTorch reference",
-            lambda: both("numba"), lambda: both("reference"), repeats,
+            lambda: case.both("numba"), lambda: case.both("reference"), repeats,
         ),
     ]  # fmt: skip
 
@@ -123,23 +110,13 @@ def mlp_rows(repeats: int) -> list[Row]:
 
 
 def rbf_rows(repeats: int) -> list[Row]:
-    """rbf_decode: 24 features, 32 neurons, a readout of 4 values for each of 2,000 rays."""
-    generator = torch.Generator().manual_seed(0)
-    points, dim, neurons, rays = 32_768, 24, 32, 2_000
-    shapes = ((points, dim), (neurons, dim), (neurons, dim), (rays, 4, neurons + dim), (rays, 4))
-    tensors = [
-        (0.3 * torch.randn(*shape, generator=generator)).requires_grad_() for shape in shapes
-    ]
-    offsets = torch.linspace(0, points, rays + 1).long()
-    upstream = torch.randn(points, 4, generator=generator)
-
-    def both(backend: str) -> None:
-        rbf_decode(*tensors, offsets, backend=backend).backward(upstream)
-
+    """rbf_decode: 24 features, 32 neurons, a readout of 4 values for each of 1,024 rays."""
+    case = rbf_case(32_768)
     return [
         interleave(
             "rbf_decode forward + backward, 24 -> 32 -> 4 a ray, 32,768 points",
-            "PyTorch reference", lambda: both("numba"), lambda: both("reference"), repeats,
+            "PyTorch reference", lambda: case.both("numba"), lambda: case.both("reference"),
+            repeats,
         )
     ]  # fmt: skip
 

@@ -14,7 +14,7 @@ from nfields.config import compose
 from nfields.config_check import raise_problems
 from nfields.doctor.examination import Examination, examine, gather
 from nfields.doctor.finding import Finding
-from nfields.doctor.mend import Mended, mend
+from nfields.doctor.mend import Mended, mend, mend_sizes
 from nfields.doctor.patient import Patient, admit
 from nfields.doctor.pictures import camera_picture, score_picture
 from nfields.doctor.said_sizes import check_said_sizes, problem
@@ -78,15 +78,16 @@ def diagnose(options: dict[str, Any], words: list[str], console: Console) -> lis
         raise DataError(f"data.path={path} does not exist (looked in {Path.cwd()}).")
     out = _new_folder(options["out"], "generated" if path is None else Path(path).resolve().name)
     findings: list[Finding] = []
-    resized_words: list[str] | None = None
+    resized_to: Mended | None = None
     try:
         resized = None
         if path is not None:
             resized = check_said_sizes(Path(path), allow_outside=node.get("allow_outside", False))
         if resized is not None:
             findings.append(resized.finding)
-            resized_words = _write_resized(resized, words, out)
-            node = compose(["task=nerf", *resized_words]).data
+            resized_to = mend_sizes(resized, words, out / "sizes")
+            words = resized_to.words
+            node = compose(["task=nerf", *words]).data
         patient = admit(node)
     except DataError as error:
         findings.append(problem(error))
@@ -106,9 +107,9 @@ def diagnose(options: dict[str, Any], words: list[str], console: Console) -> lis
     pictures = [save(camera_picture(result, flagged, name), out / "cameras.png")]
     if evidence.is_enough:
         pictures.append(save(score_picture(result, name), out / "scores.png"))
-    mended = Mended(out / "sizes", resized_words) if resized_words is not None else None
+    mended = resized_to
     if options["mend"] and patient.path is not None and not result.remedy.is_empty:
-        mended = mend(patient, result.remedy, resized_words or words, out / "mended")
+        mended = mend(patient, result.remedy, words, out / "mended")
         with_checks = compose(["task=nerf", *mended.words])
         admit(with_checks.data)  # what was written can be read
     write_json(out / "doctor.json", _record(path, words, findings, patient, result, mended))
@@ -136,35 +137,6 @@ def _new_folder(given: str | None, name: str) -> Path:
     except OSError as error:
         raise DataError(f"out={folder} cannot be written: {error.strerror}") from error
     return folder
-
-
-def _write_resized(resized: Any, words: list[str], out: Path) -> list[str]:
-    """Writes the camera file with each picture's own size; the words that read it."""
-    import os
-
-    folder = out / "sizes"
-    folder.mkdir()
-    meta = resized.meta
-    frames = []
-    for frame in meta["frames"]:
-        moved = {**frame}
-        for key in ("file_path", "mask_path", "depth_file_path", "depth_path"):
-            if isinstance(frame.get(key), str):
-                moved[key] = Path(
-                    os.path.relpath(resized.file.parent.resolve() / frame[key], folder.resolve())
-                ).as_posix()
-        frames.append(moved)
-    names = dict(
-        zip((f["file_path"] for f in meta["frames"]), (f["file_path"] for f in frames), strict=True)
-    )
-    meta = {**meta, "frames": frames}
-    for split in ("train", "val", "test"):
-        key = f"{split}_filenames"
-        if isinstance(meta.get(key), list):
-            meta[key] = [names.get(name, name) for name in meta[key]]
-    write_json(folder / "transforms.json", meta)
-    kept = [w for w in words if w.partition("=")[0] not in ("data.path", "data.allow_outside")]
-    return [*kept, f"data.path={folder}", "data.allow_outside=true"]
 
 
 def _record(

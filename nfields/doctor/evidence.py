@@ -128,7 +128,7 @@ class Evidence:
         a, b, t = self.in_world(poses, rays)
         first, second = depths(a, b, t)
         pixel = float(self.pixel.max(initial=0))
-        is_wide: Bool[np.ndarray, " n"] = (a * b).sum(1) < np.cos(_PARALLEL_PIXELS * pixel)
+        is_wide = (a * b).sum(1) < np.cos(_PARALLEL_PIXELS * pixel)
         is_good = np.logical_and(self.errors(poses, rays, intrinsics) < FIT_PIXELS, is_wide)
         place = poses[self.matches.views[0], :, 3]
         middle = place + 0.5 * (first[:, None] * a + t + second[:, None] * b)

@@ -19,6 +19,7 @@ from nfields.data.image_reader import read_pixels
 from nfields.data.posed_images import SceneTransform
 from nfields.doctor.finding import Remedy
 from nfields.doctor.patient import Patient
+from nfields.doctor.said_sizes import Resized
 from nfields.render.lenses import EQUIRECTANGULAR, FISHEYE
 from nfields.run_folder import write_json
 
@@ -26,6 +27,7 @@ from nfields.run_folder import write_json
 _SHARED_KEYS = (
     "fl_x", "fl_y", "x_fov", "y_fov", "camera_angle_x", "camera_angle_y", "cx", "cy", "w", "h",
 )  # fmt: skip
+_PATH_KEYS = ("file_path", "mask_path", "depth_file_path", "depth_path")
 _FRAME_KEYS = ("scale", "offset", "aabb", "aabb_scale")
 # Words of train.py that stay right for the mended data set.
 _KEPT_WORDS = ("data.downscale", "data.holdout")
@@ -49,14 +51,14 @@ def mend(patient: Patient, remedy: Remedy, words: Sequence[str], folder: Path) -
         for file in _blender_files(patient.path):
             split = file.stem.removeprefix("transforms_")
             write_json(folder / file.name, _edited(patient, remedy, pictures, file, split))
-        return Mended(folder, _same_words(words, folder, remedy))
+        return Mended(folder, _same_words(words, folder, has_new_box=remedy.box is not None))
     if patient.path.suffix == ".json":
         meta = _edited(patient, remedy, pictures, patient.path, None)
         _say_splits(meta, patient, remedy, pictures)
         if remedy.box is not None:
             _say_box(meta, *remedy.box)
         write_json(folder / "transforms.json", meta)
-        return Mended(folder, _same_words(words, folder, remedy))
+        return Mended(folder, _same_words(words, folder, has_new_box=remedy.box is not None))
     write_json(folder / "transforms.json", _converted(patient, remedy, pictures))
     kept = [word for word in words if word.partition("=")[0] == "data.holdout"]
     kept = [
@@ -68,15 +70,42 @@ def mend(patient: Patient, remedy: Remedy, words: Sequence[str], folder: Path) -
     return Mended(folder, kept)
 
 
+def mend_sizes(resized: Resized, words: Sequence[str], folder: Path) -> Mended:
+    """Writes a camera file with each picture's own size and intrinsics into a new folder."""
+    folder.mkdir()
+    parent = resized.file.parent
+    frames = [
+        {
+            key: _relative(parent / value, folder) if key in _PATH_KEYS else value
+            for key, value in frame.items()
+        }
+        for frame in resized.meta["frames"]
+    ]
+    pairs = zip(resized.meta["frames"], frames, strict=True)
+    moved = {old["file_path"]: new["file_path"] for old, new in pairs}
+    meta = {**resized.meta, "frames": frames}
+    for split in ("train", "val", "test"):
+        key = f"{split}_filenames"
+        if isinstance(meta.get(key), list):
+            meta[key] = [moved.get(name, name) for name in meta[key]]
+    write_json(folder / "transforms.json", meta)
+    return Mended(folder, _same_words(words, folder, has_new_box=False))
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """A path as seen from a folder."""
+    return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+
+
 def _blender_files(path: Path) -> list[Path]:
     files = [path / f"transforms_{split}.json" for split in ("train", "val", "test")]
     return [file for file in files if file.is_file()] if files[0].is_file() else []
 
 
-def _same_words(words: Sequence[str], folder: Path, remedy: Remedy) -> list[str]:
+def _same_words(words: Sequence[str], folder: Path, *, has_new_box: bool) -> list[str]:
     """The user's own words with the new path; those about the box go if it was mended."""
     box = ("data.scene_scale", "data.aabb_scale", "data.frame")
-    gone = ("data.path", "data.allow_outside", *(box if remedy.box is not None else ()))
+    gone = ("data.path", "data.allow_outside", *(box if has_new_box else ()))
     kept = [word for word in words if word.partition("=")[0].lstrip("+") not in gone]
     return [*kept, f"data.path={folder}", "data.allow_outside=true"]
 
@@ -105,7 +134,7 @@ class _Pictures:
 
     def relative(self, path: Path) -> str:
         """A path as seen from the new folder."""
-        return Path(os.path.relpath(path.resolve(), self.folder.resolve())).as_posix()
+        return _relative(path, self.folder)
 
     def find(self, split: str | None, name: str) -> int | None:
         """The view of a frame of a file; None if it has no picture."""

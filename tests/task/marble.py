@@ -18,24 +18,23 @@ SMALL = [
 ]  # fmt: skip
 
 
-class Marble(Field):
-    """A soft ball of radius 0.6 with waves of colour; the same from all sides."""
+class HandMade(Field):
+    """A field whose hidden values are functions of the point; the first is the log density."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_hidden: int, out_dim: int):
         super().__init__()
-        self.in_dim, self.out_dim = 3, 4
-        self.readout = torch.nn.Linear(5, 4)
+        self.in_dim, self.out_dim = 3, out_dim
+        self.readout = torch.nn.Linear(num_hidden, out_dim)
         with torch.no_grad():
             self.readout.weight.zero_()
             self.readout.bias.zero_()
             self.readout.weight[0, 0] = 1.0
-            for channel in range(3):
-                self.readout.weight[1 + channel, 1 + channel] = 6.0
+
+    def hidden(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
 
     def forward(self, x: Tensor, groups: GroupReadout | None = None) -> Tensor:
-        waves = [torch.sin(7 * x[:, i] + i + 2 * x[:, (i + 1) % 3]) for i in range(3)]
-        ball = 3 - 30 * (x.norm(dim=1) - 0.6)
-        hidden = torch.stack([ball.clamp(max=4), *waves, torch.ones(len(x))], dim=1)
+        hidden = self.hidden(x)
         if groups is None:
             return self.readout(hidden)
         index = torch.zeros(len(x), dtype=torch.int64)
@@ -51,6 +50,21 @@ class Marble(Field):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return []
+
+
+class Marble(HandMade):
+    """A soft ball of radius 0.6 with waves of colour; the same from all sides."""
+
+    def __init__(self) -> None:
+        super().__init__(num_hidden=5, out_dim=4)
+        with torch.no_grad():
+            for channel in range(3):
+                self.readout.weight[1 + channel, 1 + channel] = 6.0
+
+    def hidden(self, x: Tensor) -> Tensor:
+        waves = [torch.sin(7 * x[:, i] + i + 2 * x[:, (i + 1) % 3]) for i in range(3)]
+        ball = 3 - 30 * (x.norm(dim=1) - 0.6)
+        return torch.stack([ball.clamp(max=4), *waves, torch.ones(len(x))], dim=1)
 
 
 def photographs(num: int = 6, size: int = 28) -> PosedImages:

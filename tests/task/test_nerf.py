@@ -18,6 +18,7 @@ from nfields.task import nerf_surface
 from nfields.task.nerf import NerfTask, _mean_of
 from nfields.task.task import StepResult
 from tests.compare import assert_matches
+from tests.task.marble import HandMade
 
 DATA = ["data=toy_scene", "data.resolution=48", "data.num_train=16", "data.num_test=2"]
 SMALL = ["task.grid_cells=32", "task.samples_per_step=4096", "task.steps_per_unit=48"]
@@ -218,36 +219,16 @@ def test_cameras_that_never_see_the_scene_are_an_error() -> None:
         task.prepare(model, torch.Generator().manual_seed(0))
 
 
-class Shell(Field):
+class Shell(HandMade):
     """Density exp(3 - 40 (|x| - 0.5)); red is where it is looked at along +x."""
 
     def __init__(self, out_dim: int):
-        super().__init__()
-        self.in_dim, self.out_dim = 3, out_dim
-        self.readout = torch.nn.Linear(2, out_dim)
+        super().__init__(2, out_dim)
         with torch.no_grad():
-            self.readout.weight.zero_()
-            self.readout.bias.zero_()
-            self.readout.weight[0, 0] = 1.0
             self.readout.weight[1 + 3, 1] = -10.0  # of red, the harmonic proportional to -x
 
-    def forward(self, x: Tensor, groups: GroupReadout | None = None) -> Tensor:
-        hidden = torch.stack([3 - 40 * (x.norm(dim=1) - 0.5), torch.ones(len(x))], dim=1)
-        if groups is None:
-            return self.readout(hidden)
-        index = torch.zeros(len(x), dtype=torch.int64)
-        if groups.offsets is not None:
-            index = torch.repeat_interleave(groups.offsets.diff())
-        return (groups.weight[index] @ hidden[:, :, None])[:, :, 0] + groups.bias[index]
-
-    def kernels(self, x: Tensor) -> Kernels | None:
-        return None
-
-    def initialize(self, samples: Samples, generator: torch.Generator) -> None:
-        pass
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        return []
+    def hidden(self, x: Tensor) -> Tensor:
+        return torch.stack([3 - 40 * (x.norm(dim=1) - 0.5), torch.ones(len(x))], dim=1)
 
 
 def test_surface_is_where_the_density_has_its_level_and_outside_of_empty_cells() -> None:
