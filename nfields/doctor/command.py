@@ -89,16 +89,16 @@ def diagnose(options: dict[str, Any], words: list[str], console: Console) -> lis
             words = resized_to.words
             node = compose(["task=nerf", *words]).data
         patient = admit(node)
+        console.print(f"{patient.source}: {len(patient)} pictures")
+        looks, evidence = gather(
+            patient, max_images=options["max_images"], seed=options["seed"], say=console.print
+        )
     except DataError as error:
         findings.append(problem(error))
         write_json(out / "doctor.json", _record(path, words, findings, None, None, None))
         _print_findings(findings, console)
         console.print(f"\nwritten to {out}; training would stop at this too")
         return findings
-    console.print(f"{patient.source}: {len(patient)} pictures")
-    looks, evidence = gather(
-        patient, max_images=options["max_images"], seed=options["seed"], say=console.print
-    )
     console.print("3/3 trying hypotheses")
     result = examine(patient, looks, evidence)
     findings += result.findings

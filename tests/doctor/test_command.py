@@ -118,6 +118,19 @@ def test_every_format_is_mended_in_its_own_frame(name: str, tmp_path: Path) -> N
     assert found[0].aabb_scale == before.aabb_scale
 
 
+def test_a_picture_that_is_cut_off_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_nerf_synthetic(tmp_path / "data", around(6))
+    picture = sorted((tmp_path / "data").rglob("*.png"))[1]
+    picture.write_bytes(picture.read_bytes()[:-40])
+    with pytest.raises(SystemExit) as stop:
+        main([f"data.path={tmp_path / 'data'}", f"out={tmp_path / 'out'}"])
+    assert stop.value.code == 1 and picture.name in capsys.readouterr().out
+    record = json.loads((tmp_path / "out" / "doctor.json").read_text())
+    assert [finding["code"] for finding in record["findings"]] == ["unreadable"]
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_box_is_mended_in_every_format(name: str, tmp_path: Path) -> None:
     WRITERS[name](tmp_path / "data", around(12))
