@@ -17,7 +17,7 @@ settings.register_profile("same", derandomize=True)
 settings.load_profile("same")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-KERNEL_COMPILERS = ("numba", "triton")
+KERNEL_COMPILERS = ("numba", "triton", "nfields.jit")
 
 
 class LeaveKernelsAlone:

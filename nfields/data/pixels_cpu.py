@@ -14,7 +14,8 @@ depend on the number of threads.
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+
+from nfields.jit import njit, prange
 
 BLOCK = 4096
 # Fewer samples are done by the calling thread: threads take as long to wake up (0.3 ms), and where

@@ -8,15 +8,14 @@ Distances of single shapes: https://iquilezles.org/articles/distfunctions.
 One distant lamp with hard shadows and highlights, a weak lamp from the other side, and light from
 the sky and the ground darkened in corners. Colours are computed in linear light and stored in
 sRGB; the four samples of a pixel are averaged as stored, which is how they are composited later.
-
-One long file on purpose: Numba keeps compiled code until the file of the called function changes,
-so a kernel that calls into another file goes on with the old code of that one.
 """
 
 import math
 
-import numba
+
 import numpy as np
+
+from nfields.jit import njit
 
 SPHERE, BOX, TORUS, CYLINDER, CONE, OCTAHEDRON, CAPSULE = range(7)
 WOOD, MARBLE, BARBER, ROOF, CHECKER, GOLD, STRIPES, LEAF, GEM, BANDS, CANDY = range(11)
@@ -97,7 +96,7 @@ def _still_life() -> np.ndarray:
 SOLIDS = _still_life()
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def shape_distance(solid: np.ndarray, x: float, y: float, z: float) -> float:
     """Signed distance of a solid at a point of its own frame."""
     shape, a, b, c, rounding = solid[0], solid[14], solid[15], solid[16], solid[17]
@@ -141,7 +140,7 @@ def shape_distance(solid: np.ndarray, x: float, y: float, z: float) -> float:
     return math.sqrt(x * x + y * y + z * z) - b
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def rotate(solid: np.ndarray, x: float, y: float, z: float) -> tuple[float, float, float]:
     """A direction of our frame in the frame of a solid."""
     return (
@@ -151,7 +150,7 @@ def rotate(solid: np.ndarray, x: float, y: float, z: float) -> tuple[float, floa
     )
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def clip(x: float, dx: float, half: float, t: float, end: float) -> tuple[float, float]:
     """The part of a ray's [t, end] where |x + t dx| <= half; empty (t > end) if there is none."""
     if abs(dx) < 1e-12:
@@ -160,20 +159,20 @@ def clip(x: float, dx: float, half: float, t: float, end: float) -> tuple[float,
     return max(t, min(first, second)), min(end, max(first, second))
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def to_local(solid: np.ndarray, x: float, y: float, z: float) -> tuple[float, float, float]:
     """A point of our frame in the frame of a solid."""
     return rotate(solid, x - solid[2], y - solid[3], z - solid[4])
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def solid_distance(solid: np.ndarray, x: float, y: float, z: float) -> float:
     """Signed distance of a solid at a point of our frame."""
     x, y, z = to_local(solid, x, y, z)
     return shape_distance(solid, x, y, z)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def union_distance(solids: np.ndarray, x: float, y: float, z: float, limit: float) -> float:
     """Signed distance of the scene, or the limit if that is less (which is then found faster);
     exact outside, inside a lower bound of the depth.
@@ -187,7 +186,7 @@ def union_distance(solids: np.ndarray, x: float, y: float, z: float, limit: floa
     return nearest
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def solid_normal(solid: np.ndarray, x: float, y: float, z: float) -> tuple[float, float, float]:
     """Outward unit normal of a solid: central differences of its distance, good to 1e-9."""
     h = 1e-5
@@ -198,7 +197,7 @@ def solid_normal(solid: np.ndarray, x: float, y: float, z: float) -> tuple[float
     return nx / length, ny / length, nz / length
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def trace(
     solids: np.ndarray,
     ox: float,
@@ -255,14 +254,14 @@ def trace(
     return nearest, row
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def fill_distances(solids: np.ndarray, points: np.ndarray, out: np.ndarray) -> None:
     """Signed distances of points (n, 3)."""
     for i in range(len(points)):
         out[i] = union_distance(solids, points[i, 0], points[i, 1], points[i, 2], np.inf)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def fill_normals(solids: np.ndarray, points: np.ndarray, out: np.ndarray) -> None:
     """Outward unit normals of the solid whose surface is nearest to each of the points (n, 3)."""
     for i in range(len(points)):
@@ -289,7 +288,7 @@ _GROUND = (0.20, 0.165, 0.13)
 _BIAS = 1e-4  # shadow rays start this far off the surface
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _hash(i: int, j: int, k: int) -> float:
     """A number in [0, 1) that looks random, the same for the same lattice point."""
     h = (i * 374761393 + j * 668265263 + k * 2147483647 + 1013904223) & 0xFFFFFFFF
@@ -298,7 +297,7 @@ def _hash(i: int, j: int, k: int) -> float:
     return ((h ^ (h >> 15)) & 0xFFFFFF) / 16777216.0
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _noise(x: float, y: float, z: float) -> float:
     """Smooth noise in [0, 1): random values on the whole-number lattice, blended."""
     fx, fy, fz = math.floor(x), math.floor(y), math.floor(z)
@@ -314,7 +313,7 @@ def _noise(x: float, y: float, z: float) -> float:
     return total
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _clouds(x: float, y: float, z: float) -> float:
     """Noise of four octaves in [0, 1)."""
     total, weight = 0.0, 0.5
@@ -324,20 +323,20 @@ def _clouds(x: float, y: float, z: float) -> float:
     return total / 0.9375
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _step(x: float, low: float, high: float) -> float:
     s = min(max((x - low) / (high - low), 0.0), 1.0)
     return s * s * (3 - 2 * s)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _mix(
     s: float, p: tuple[float, float, float], q: tuple[float, float, float]
 ) -> tuple[float, float, float]:
     return p[0] + s * (q[0] - p[0]), p[1] + s * (q[1] - p[1]), p[2] + s * (q[2] - p[2])
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _surface(
     material: float, x: float, y: float, z: float
 ) -> tuple[tuple[float, float, float], float, float]:
@@ -394,7 +393,7 @@ def _surface(
     return (0.5, 0.5, 0.5), 0.0, 1.0
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _openness(
     solids: np.ndarray, x: float, y: float, z: float, nx: float, ny: float, nz: float
 ) -> float:
@@ -408,7 +407,7 @@ def _openness(
     return max(1.0 - 4.2 * hidden, 0.15)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _encode(value: float) -> float:
     """sRGB of linear light, with a soft shoulder above 0.8 so that highlights keep their form."""
     if value > 0.8:
@@ -416,7 +415,7 @@ def _encode(value: float) -> float:
     return 12.92 * value if value <= 0.0031308 else 1.055 * value ** (1 / 2.4) - 0.055
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _shade(
     solids: np.ndarray,
     solid: np.ndarray,
@@ -470,7 +469,7 @@ def _shade(
     )
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _direction(
     camera_to_world: np.ndarray, focal: np.ndarray, center: np.ndarray, px: float, py: float
 ) -> tuple[float, float, float]:
@@ -485,7 +484,7 @@ def _direction(
     )
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def render_view(
     solids: np.ndarray,
     camera_to_world: np.ndarray,

@@ -3,8 +3,6 @@
 A grid entry is `features` consecutive floats. Adding eight weighted entries is eight loads and
 eight fused multiply-adds of one vector register if it is written as vector code; Numba compiles
 the plain loop to scalar code (two AVX2 cores, 8 levels x 4 features: 2.5 times slower).
-
-Numba's disk cache looks at the kernel's own file only: `make clean` after a change here.
 """
 
 # pyright: reportCallIssue=false, reportArgumentType=false
@@ -15,9 +13,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit
 from numba.core import types
 from numba.extending import intrinsic, overload
+
+from nfields.jit import njit
 
 _f32 = np.float32
 

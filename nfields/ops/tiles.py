@@ -2,8 +2,6 @@
 
 A step of a product's depth loads one vector a column of the second factor, broadcasts one number a
 row of the first, and makes rows x columns fused multiply-adds.
-
-Numba's disk cache looks at the kernel's own file only: `make clean` after a change here.
 """
 
 # pyright: reportCallIssue=false, reportArgumentType=false

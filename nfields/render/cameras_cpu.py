@@ -8,9 +8,9 @@ cloud machine).
 
 import math
 
-import numba
 import numpy as np
 
+from nfields.jit import njit
 from nfields.render.lenses import FISHEYE, PERSPECTIVE
 
 # Newton's method doubles its digits a step; ordinary lenses need three, the rest is for strong
@@ -19,7 +19,7 @@ _MAX_STEPS = 10
 _TOLERANCE = 1e-9
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def undistort_point(
     x_d: float, y_d: float, k1: float, k2: float, p1: float, p2: float
 ) -> tuple[float, float]:
@@ -45,7 +45,7 @@ def undistort_point(
     return x, y
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def unbend_angle(
     radius: float, k1: float, k2: float, k3: float, k4: float, max_angle: float
 ) -> float:
@@ -73,7 +73,7 @@ def unbend_angle(
     return angle
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def write_rays(
     camera_to_world: np.ndarray,
     focal: np.ndarray,

@@ -13,8 +13,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
 
+from nfields.jit import njit, prange
 from nfields.ops.sphere_trace.cpu import interpolate
 
 _POINTS = 256  # a thread takes at a time

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
-from numba import njit, prange
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
+from nfields.jit import njit, prange
 from nfields.render.cameras import Cameras
 
 # Masks are reduced to about this many pixels a side: more would not move a cell's boundary.

@@ -10,7 +10,8 @@ One thread: 256 x 256 pixels take about a millisecond.
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from nfields.jit import njit
 
 
 @njit(cache=True, nogil=True)

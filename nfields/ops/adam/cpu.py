@@ -9,7 +9,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+
+from nfields.jit import njit, prange
 
 BLOCK, LANES = 4096, 16
 SMALL = 2 * BLOCK

@@ -9,8 +9,8 @@ still to come, sum_{k > i} w_k v_k = total - (sum so far), as the forward totals
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
 
+from nfields.jit import njit, prange
 from nfields.ops.simd import exp_negative
 
 _BLOCK = 32

@@ -8,8 +8,8 @@ the weights, so sum_i w_i dloss/dw_i = 2 loss: what is still to come needs no pa
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
 
+from nfields.jit import njit, prange
 from nfields.ops.simd import exp_negative
 
 _BLOCK = 32

@@ -22,8 +22,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
 
+from nfields.jit import njit, prange
 from nfields.ops.grid_encode.lanes import (
     DENSE,
     HASHED,

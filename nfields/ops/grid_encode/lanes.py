@@ -3,8 +3,6 @@
 Numba's own loops come out half as wide as AVX-512 allows, and never gather. Everything here works
 on LANES consecutive points of a block (structure of arrays) and is unrolled over corners;
 processors with narrower registers run the same code in pieces.
-
-Numba's disk cache looks at the kernel's own file only: `make clean` after a change here.
 """
 
 # pyright: reportCallIssue=false, reportArgumentType=false

@@ -20,8 +20,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
 
+from nfields.jit import njit, prange
 from nfields.ops.grid_encode.cpu import BLOCK, FAST, clamped, find_block_cells
 from nfields.ops.grid_encode.lanes import LANES
 from nfields.ops.grid_encode.slopes import DIRECTION, GRADIENT, HESSIAN, find_slopes

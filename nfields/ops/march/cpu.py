@@ -7,15 +7,13 @@ is empty is left at its far side: the space around the occupied blocks, all bloc
 occupied one, an empty cell. Samples lie on the same sequence of t whatever the grid holds: without
 a cone a skip is a division, with one its steps are taken one by one. No fastmath: counting and
 writing must agree to the bit, and so must the reference.
-
-Numba's disk cache looks at the kernel's own file only: `make clean` after a change here, or
-nfields/ops/render keeps what it was compiled with.
 """
 
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+
+from nfields.jit import njit, prange
 
 # A function that does not say so takes these from the kernel that is compiled with it first, and
 # keeps them: nfields/ops/render has fastmath.

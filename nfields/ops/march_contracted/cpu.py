@@ -8,7 +8,8 @@ is looked up: a ray has some hundreds of them from its camera to infinity, and t
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+
+from nfields.jit import njit, prange
 
 _RAYS = 32  # rays a thread takes at a time
 

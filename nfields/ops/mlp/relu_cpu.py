@@ -17,9 +17,10 @@ from typing import Any
 import llvmlite.binding
 import numpy as np
 import torch
-from numba import get_num_threads, njit, prange
+from numba import get_num_threads
 from torch import Tensor
 
+from nfields.jit import njit, prange
 from nfields.ops.tiles import (
     AS_IS,
     BIAS,

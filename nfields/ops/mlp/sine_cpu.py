@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit, prange, types
+from numba import types
 from numba.extending import overload
 from torch import Tensor
 
+from nfields.jit import njit, prange
 from nfields.ops.simd import bits_of_float, float_from_bits
 
 ROWS = 32

@@ -20,8 +20,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
 
+from nfields.jit import njit, prange
 from nfields.ops.simd import exp_negative
 from nfields.ops.tiles import (
     AS_IS,

@@ -17,10 +17,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
 from numba.core import types
 from numba.extending import overload
 
+from nfields.jit import njit, prange
 from nfields.ops.rbf_interp.reference import NORMALIZER_FLOOR
 from nfields.ops.simd import exp_negative
 

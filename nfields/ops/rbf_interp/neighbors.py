@@ -27,10 +27,11 @@ from typing import Any
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import njit, prange
 from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
 from torch import Tensor
+
+from nfields.jit import njit, prange
 
 PAD = 8  # lists are padded to whole vectors with centres at infinity
 BLOCK = 64

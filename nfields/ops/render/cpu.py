@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numba import njit
 
+from nfields.jit import njit
 from nfields.ops.grid_encode.cpu import find_block_cells
 from nfields.ops.grid_encode.lanes import LANES, copy_entry, gather_lanes
 from nfields.ops.march.cpu import first_step, ray_span, take_samples

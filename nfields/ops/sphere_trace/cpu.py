@@ -21,7 +21,8 @@ State of a ray, columns of (n, 8); g = s f, s the sign of its start: g < 0 is be
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+
+from nfields.jit import njit, prange
 
 FRESH, MARCHING, BRACKETING, DONE = 0, 1, 2, 3
 T, A, G_A, B, G_B, W_A, W_B, DEPTH = range(8)
