@@ -1,8 +1,8 @@
 """The generated scene: a still life of solids, rendered here, with exact depth and normals.
 
-The data of task=nerf when no path is given, and the ground truth of geometric tests. Its solids
-and their look are in toy_scene_kernels. Rendered scenes are kept in a cache
-folder (NFIELDS_CACHE, else nfields in the user's cache folder) and rendered again if it is lost.
+The data of task=nerf when no path is given, and the ground truth of geometric tests. Its solids are
+in toy_solids, their look in toy_light. Rendered scenes are kept in a cache folder (NFIELDS_CACHE,
+else nfields in the user's cache folder) and rendered again if it is lost.
 """
 
 import json
@@ -17,10 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nfields.data import toy_scene_kernels
+from nfields.data import toy_light, toy_solids
 from nfields.data.array_cache import cache_file, load_arrays, save_arrays
 from nfields.data.posed_images import PosedImages, SceneTransform
 from nfields.errors import ConfigError
+from nfields.jit import source_stamp
 from nfields.render.cameras import Cameras
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def read_toy_scene(*, resolution: int, num_train: int, num_test: int, seed: int)
         "toy_scene",
         [
             json.dumps({k: v.to_dict() for k, v in cameras.items()}).encode(),
-            Path(str(toy_scene_kernels.__file__)).read_bytes(),
+            source_stamp(Path(toy_light.__file__)),
         ],
     )
     arrays = _load(file, cameras)
@@ -113,7 +114,7 @@ def scene_distance(points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]
     """
     flat = np.ascontiguousarray(points.detach().reshape(-1, 3).numpy(), dtype=np.float64)
     out = np.empty(len(flat))
-    toy_scene_kernels.fill_distances(toy_scene_kernels.SOLIDS, flat, out)
+    toy_solids.fill_distances(toy_solids.SOLIDS, flat, out)
     return torch.from_numpy(out).to(points.dtype).view(points.shape[:-1])
 
 
@@ -121,7 +122,7 @@ def scene_normal(points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]
     """Outward unit normals at points of our frame near the surface. Computed in float64."""
     flat = np.ascontiguousarray(points.detach().reshape(-1, 3).numpy(), dtype=np.float64)
     out = np.empty_like(flat)
-    toy_scene_kernels.fill_normals(toy_scene_kernels.SOLIDS, flat, out)
+    toy_solids.fill_normals(toy_solids.SOLIDS, flat, out)
     return torch.from_numpy(out).to(points.dtype).view(points.shape)
 
 
@@ -141,8 +142,8 @@ def render(cameras: Cameras) -> dict[str, np.ndarray]:
     )
 
     def render_one(i: int) -> None:
-        toy_scene_kernels.render_view(
-            toy_scene_kernels.SOLIDS, poses[i], focal[i], center[i], colors[i], depth[i], normals[i]
+        toy_light.render_view(
+            toy_solids.SOLIDS, poses[i], focal[i], center[i], colors[i], depth[i], normals[i]
         )
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
