@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nfields.errors import ConfigError
+from nfields.render.harmonics_cpu import fill_harmonics
 
 MAX_DEGREE = 3
 
@@ -19,6 +20,10 @@ def spherical_harmonics(
     """The (degree + 1)^2 harmonics of unit vectors."""
     if not 0 <= degree <= MAX_DEGREE:
         raise ConfigError(f"spherical harmonics of degree {degree}; choose 0..{MAX_DEGREE}")
+    if directions.device.type == "cpu" and not directions.requires_grad:
+        out = directions.new_empty(len(directions), (degree + 1) ** 2)
+        fill_harmonics(directions.numpy(), out.numpy())
+        return out
     x, y, z = directions.unbind(dim=1)
     values = [torch.full_like(x, 0.28209479177387814)]
     if degree >= 1:

@@ -329,11 +329,13 @@ def _responses(
             distance_tile(
                 encoded, i * dim, dim, scale, shift, j, columns, dim, hidden, i * width + j, width
             )
+    # Slices: of an index that could be negative the compiler makes no vector.
     for i in range(lanes):
-        for j in range(i * width, i * width + columns):
-            hidden[j] = exp_negative(half * hidden[j])
+        row, features = hidden[i * width : i * width + width], encoded[i * dim : i * dim + dim]
+        for j in range(columns):
+            row[j] = exp_negative(half * row[j])
         for d in range(min(dim, width - num_neurons)):
-            hidden[i * width + num_neurons + d] = encoded[i * dim + d]
+            row[num_neurons + d] = features[d]
 
 
 @njit(cache=True, **_FAST)
