@@ -34,6 +34,17 @@ def test_addition_theorem(degree: int) -> None:
     assert_matches(y.square().sum(dim=1), expected, num_operations=64)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_kernel_has_the_values_of_the_operations_that_have_gradients(
+    degree: int, dtype: torch.dtype
+) -> None:
+    directions = normalize(torch.randn(100, 3, dtype=dtype), dim=1)
+    values = spherical_harmonics(directions.clone().requires_grad_(), degree)
+    assert values.requires_grad == (degree > 0)
+    assert_matches(spherical_harmonics(directions, degree), values.detach(), num_operations=32)
+
+
 def test_degree_four_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"0\.\.3"):
         spherical_harmonics(torch.zeros(1, 3), 4)
