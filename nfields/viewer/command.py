@@ -12,15 +12,19 @@ from nfields.config_check import raise_problems
 from nfields.errors import ConfigError, DataError
 from nfields.key_values import find_run, option_problems, read_words
 from nfields.render.paths import up_direction
+from nfields.run import train
 from nfields.run_folder import RunFolder
 from nfields.stored_run import load_run
 from nfields.task.task import Task
 from nfields.viewer.page import Page, require_free_port, require_viser
-from nfields.viewer.panel import Panel
+from nfields.viewer.panel import Panel, StartPanel
 from nfields.viewer.subject import Subject
 
 HELP = """\
 usage: view.py run=FOLDER|latest [key=value ...]
+
+Layers, photographs, a crop box, a camera path to render; "train longer" goes on with the training,
+which can be watched and paused.
 
   run=FOLDER        the run folder that train.py named; latest: the last one under outputs/
   port=8080         where the browser finds the view
@@ -53,30 +57,59 @@ def view(
     background: Literal["white", "black"] = "white",
     device: str = "auto",
 ) -> None:
-    """Serves the page of a run; `overrides` change the run's configuration."""
+    """Serves the page of a run, and trains it longer when somebody asks for it there.
+
+    `overrides` change the run's configuration.
+    """
     require_viser()
     require_free_port(host, port)
-    folder = find_run(run)
-    read_state(folder.checkpoint)
-    stored = load_run(folder.path, overrides=overrides, device=device)
-    stored.task.eval()
-    stored.model.eval()
-    page, panel = open_page(
-        stored.task, stored.model, folder, host=host, port=port, background=background
-    )
-    add_photographs(panel, stored.task, pictures_of(folder, overrides, console))
-    console.print(f"look at {page.address}   (Ctrl-C ends the view)")
+    folder, message = find_run(run), ""
+    while True:
+        read_state(folder.checkpoint)
+        stored = load_run(folder.path, overrides=overrides, device=device)
+        stored.task.eval()
+        stored.model.eval()
+        page, panel = open_page(
+            stored.task, stored.model, folder, host=host, port=port, background=background
+        )
+        pictures = pictures_of(folder, overrides, console)
+        add_photographs(panel, stored.task, pictures)
+        start = StartPanel(page, message or ("" if pictures else "the data set is not at hand"))
+        console.print(f"look at {page.address}   (Ctrl-C ends the view)")
+        seconds = _serve(page, start, console)
+        words = [*overrides, f"trainer.viewer={port}"]
+        words += [] if device == "auto" else [f"trainer.device={device}"]
+        message = train_longer(folder, seconds, words, console)
+
+
+def _serve(page: Page, start: StartPanel, console: Console) -> float:
+    """Draws until somebody wants so many seconds of training; ends the page."""
     told: str | None = None
     try:
-        while True:
+        while start.wanted_seconds is None:
             page.work(_STEP_SECONDS)
             if page.last_error is not None and page.last_error != told:
                 told = page.last_error
                 console.print(f"error: {told}")
             if not page.has_work:
                 page.wait(_STEP_SECONDS)
+        return start.wanted_seconds
     finally:
         page.close()
+
+
+def train_longer(
+    folder: RunFolder, seconds: float, overrides: Sequence[str], console: Console
+) -> str:
+    """Goes on with a run for so many seconds, evaluates it; what prevented it, or ""."""
+    total = read_state(folder.checkpoint)["seconds"] + seconds
+    budget = [f"trainer.max_time={total:.3f}", "trainer.max_steps=null", "trainer.stop_at={}"]
+    try:
+        train([f"resume={folder.path}", *budget, *overrides])
+    except (ConfigError, DataError) as error:
+        console.print(f"error: {error}")
+        return str(error)
+    return ""
 
 
 def open_page(

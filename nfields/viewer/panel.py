@@ -227,6 +227,24 @@ class Panel:
         button.disabled = False
 
 
+class StartPanel:
+    """Training that goes on with a stored run: whoever serves the page reads `wanted_seconds`."""
+
+    def __init__(self, page: Page, message: str):
+        self.wanted_seconds: float | None = None
+        gui = page.server.gui
+        with gui.add_folder("Training"):
+            seconds = gui.add_number("seconds", 60.0, min=1.0, step=1.0)
+            button = gui.add_button("train longer", hint="the view goes on while it trains")
+            self._status = gui.add_markdown(message)
+
+        @button.on_click
+        def _(_: Any) -> None:
+            button.disabled = True
+            self._status.content = "preparing the data; after the training it is evaluated"
+            self.wanted_seconds = float(seconds.value)
+
+
 class TrainingPanel:
     """Pause, continue and the state of a training."""
 
