@@ -6,6 +6,8 @@ Every operation offers `backend=`:
     reference  plain PyTorch, the definition; any device, any floating dtype
     numba      the CPU kernel, or an error if the tensors are elsewhere
     triton     the CUDA kernel, or an error if the tensors are elsewhere
+    tcnn       tiny-cuda-nn for grid_encode and mlp (nfields/ops/tiny_cuda_nn.py), the CUDA kernel
+               for the others; an error if it is not installed or the tensors are elsewhere
 
 There is no silent fallback: what was asked for runs, or an error says what is missing.
 
@@ -67,10 +69,6 @@ def uses_reference(backend: str, operation: str, tensor: Tensor) -> bool:
     if backend not in get_args(Backend):
         allowed = ", ".join(get_args(Backend))
         raise ConfigError(f"backend={backend!r} does not exist; choose one of {allowed}")
-    if backend == "tcnn":
-        raise ConfigError(
-            f"{operation}: backend=tcnn is not part of this version; use model.backend=auto"
-        )
     device = tensor.device
     if uses_triton(tensor):
         if backend == "numba":
@@ -86,10 +84,10 @@ def uses_reference(backend: str, operation: str, tensor: Tensor) -> bool:
         require_triton(device)
         return False
     if device.type == "cpu":
-        if backend == "triton":
+        if backend in ("triton", "tcnn"):
             raise ConfigError(
-                f"{operation}: backend=triton runs on NVIDIA GPUs but the tensors are on the CPU; "
-                "use trainer.device=cuda, or model.backend=auto (and task.backend=auto)"
+                f"{operation}: backend={backend} runs on NVIDIA GPUs but the tensors are on the "
+                "CPU; use trainer.device=cuda, or model.backend=auto (and task.backend=auto)"
             )
         return False
     raise ConfigError(

@@ -11,6 +11,7 @@ no third derivatives. n = 0 is allowed. Deterministic for any number of threads;
 gradient of the table is not, it is added up by atomics. The derivative in x is that of the cell a
 point is in: piecewise constant for linear interpolation, continuous with `smoothstep`. On CUDA,
 inside `matrix_products` of 16 bits, the table is read as float16.
+backend=tcnn: by tiny-cuda-nn, see nfields/ops/tiny_cuda_nn.py.
 Also called: multi-resolution hash encoding (instant-ngp, arXiv:2201.05989).
 """
 
@@ -23,6 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nfields.errors import ConfigError
+from nfields.ops import tiny_cuda_nn
 from nfields.ops.backend import (
     implement_on_cuda,
     require_same_dtype,
@@ -107,6 +109,8 @@ def grid_encode(
         raise ValueError(f"grid_encode: x must be (n, 2) or (n, 3), not {tuple(x.shape)}")
     if table.shape[1] not in (1, 2, 4, 8):
         raise ValueError(f"grid_encode: {table.shape[1]} features a level; use 1, 2, 4 or 8")
+    if backend == "tcnn" and len(x) > 0:
+        return tiny_cuda_nn.encode(x, table, scales, layout, smoothstep)
     if uses_reference(backend, "grid_encode", x):
         return grid_encode_reference(x, table, scales, layout, smoothstep)
     require_same_dtype("grid_encode", table=table, x=x)

@@ -13,6 +13,7 @@ zero almost everywhere but across layers). The slope of ReLU at 0 is 0. n = 0 is
 
 Inside `matrix_products("bf16")` (nfields/ops/backend.py) the products of float32 networks behind
 the first layer are taken in bfloat16; on CUDA "fp16" takes float16.
+backend=tcnn: by tiny-cuda-nn, in float16, see nfields/ops/tiny_cuda_nn.py.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nfields.ops import tiny_cuda_nn
 from nfields.ops.backend import (
     implement_on_cuda,
     product_precision,
@@ -55,6 +57,8 @@ def mlp(
             f"mlp: {len(weights)} weights and {len(biases)} biases; need at least one weight "
             "and as many biases as weights, or none"
         )
+    if backend == "tcnn" and len(x) > 0:
+        return tiny_cuda_nn.network(x, weights, biases, activation, activate_last)
     if uses_reference(backend, "mlp", x):
         return mlp_reference(x, weights, biases, activation, activate_last)
     require_same_dtype("mlp", x=x, **{f"weights[{k}]": w for k, w in enumerate(weights)})
