@@ -34,6 +34,7 @@ from nfields.model.field import Samples as FieldSamples
 from nfields.ops.backend import uses_triton
 from nfields.ops.composite import composite
 from nfields.ops.march import Samples, march, num_cascades, sample_points
+from nfields.ops.march.by_nerfacc import march_by_nerfacc
 from nfields.ops.march_contracted import march_contracted
 from nfields.optimizer import ParameterGroup
 from nfields.render.cameras import Cameras
@@ -49,7 +50,13 @@ from nfields.task.nerf_exposure import Exposure
 from nfields.task.nerf_head import ray_readout, truncated_exp
 from nfields.task.nerf_loss import check_weights, depth_loss, spread
 from nfields.task.nerf_poses import PoseRefinement
-from nfields.task.nerf_space import SpaceName, check_space, is_within_ball, log_stretch
+from nfields.task.nerf_space import (
+    SpaceName,
+    check_marcher,
+    check_space,
+    is_within_ball,
+    log_stretch,
+)
 from nfields.task.nerf_surface import density_surface, seen_level
 from nfields.task.nerf_view import Renderer, check_renderer, render_rays, render_view
 from nfields.task.task import StepResult, Task, measure
@@ -97,6 +104,7 @@ class NerfTask(Task):
         depth_weight: float | int,
         num_pictures: int,
         renderer: Renderer,
+        marcher: Literal["native", "nerfacc"],
         backend: Literal["auto", "reference", "numba", "triton"],
     ):
         super().__init__()
@@ -109,12 +117,14 @@ class NerfTask(Task):
         if steps_per_unit <= 0 or huber_delta <= 0:
             raise ConfigError("task.steps_per_unit and task.huber_delta must be above 0")
         check_renderer(renderer)
+        check_marcher(marcher, space)
         check_space(space, cone, renderer, data)
         self.is_contracted = space == "contracted"
         self.renderer: Renderer = "plain" if self.is_contracted else renderer
         self.data, self.sh_degree = data, sh_degree
         self.out_dim = 1 + 3 * spherical_harmonics(torch.zeros(0, 3), sh_degree).shape[1]
         self.density_bias, self.backend = density_bias, backend
+        self.march_in_box = march if marcher == "native" else march_by_nerfacc
         self.background: Literal["white", "black"] = background
         self.train_background: Literal["random", "white", "black"] = train_background
         self.carve = visual_hull
@@ -344,7 +354,7 @@ class NerfTask(Task):
         if self.is_contracted:
             samples = march_contracted(*rays_and_grid, **common)
         else:
-            samples = march(
+            samples = self.march_in_box(
                 *rays_and_grid, dt_max=self.dt_max, cone=self.cone, capacity=capacity, **common
             )
         return samples, sample_points(origins, directions, samples, backend=self.backend)

@@ -41,6 +41,16 @@ def check_space(space: str, cone: float | int | None, renderer: str, data: Posed
         )
 
 
+def check_marcher(marcher: str, space: str) -> None:
+    """Nothing; an error for a marcher that does not exist, or not in this space."""
+    if marcher not in ("native", "nerfacc"):
+        raise ConfigError(f"task.marcher={marcher!r}: choose native or nerfacc")
+    if marcher == "nerfacc" and space == "contracted":
+        raise ConfigError(
+            "task.marcher=nerfacc marches through a box; with task.space=contracted leave it native"
+        )
+
+
 def log_stretch(points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
     """log of max(|x|, 1)^2: what contracted space shortens radially."""
     return 2 * points.norm(dim=1).clamp_min(1.0).log()

@@ -53,6 +53,7 @@ def test_a_grid_of_contracted_space_finds_what_is_opaque_for_a_step() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["task.marcher=nerfacc"], "leave it native"),
         (["data=toy_scene", "data.resolution=8"], "pictures with alpha end at their object"),
         (["task.renderer=fused", "data=toy_scene"], "task.renderer=fused marches through a box"),
         (["task.cone=0.01", "data=toy_scene"], "task.cone=0.01 has no effect"),

@@ -16,7 +16,8 @@ With a capacity the host never waits for a GPU: the number of samples that there
 for all, num_wanted, stays there.
 
 No gradients: sample positions are constants of the rendering. Deterministic. A ray that misses the
-scene, or is not finite, has no samples. `sample_points` turns samples into points.
+scene, or is not finite, has no samples. `sample_points` turns samples into points. The same by
+nerfacc: nfields/ops/march/by_nerfacc.py.
 """
 
 # pyright: reportCallIssue=false, reportArgumentType=false
@@ -38,7 +39,7 @@ from nfields.ops.backend import (
 from nfields.ops.march import cpu
 from nfields.ops.march.reference import march_reference, num_cascades
 
-__all__ = ["Samples", "march", "num_cascades", "sample_points"]
+__all__ = ["Samples", "march", "num_cascades", "sample_points", "within"]
 
 _march_on_cuda = cuda_function("nfields.ops.march.cuda:march")
 _points_on_cuda = cuda_function("nfields.ops.march.cuda:sample_points")
@@ -86,16 +87,17 @@ def march(
     options = (near, dt_min, dt_max, cone, max_samples)
     if uses_reference(backend, "march", origins):
         samples = Samples(*march_reference(origins, directions, bits, jitter, *options))
-        return samples if capacity is None else _within(samples, capacity)
+        return within(samples, capacity)
     require_same_dtype("march", origins=origins, directions=directions, jitter=jitter)
     if capacity is not None and uses_triton(origins):
         return Samples(*_march_on_cuda(origins, directions, bits, jitter, *options, capacity))
-    samples = Samples(*_march(origins, directions, bits, jitter, *options))
-    return samples if capacity is None else _within(samples, capacity)
+    return within(Samples(*_march(origins, directions, bits, jitter, *options)), capacity)
 
 
-def _within(samples: Samples, capacity: int) -> Samples:
-    """The samples in buffers of a fixed length."""
+def within(samples: Samples, capacity: int | None) -> Samples:
+    """The samples in buffers of a fixed length, if there is to be one."""
+    if capacity is None:
+        return samples
     length = min(len(samples.t_starts), capacity)
     starts, ends = samples.t_starts.new_zeros(2, capacity)
     starts[:length], ends[:length] = samples.t_starts[:length], samples.t_ends[:length]
