@@ -21,6 +21,7 @@ from nfields.ops.grid_encode import GridLayout, grid_encode
 from nfields.ops.march import march
 from nfields.ops.mlp import mlp
 from nfields.ops.rbf_decode import rbf_decode
+from nfields.ops.rbf_interp import NeighborTree, build_tree, rbf_interp
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Case:
 
 def cases(num_points: int) -> list[Case]:
     """All of them, for about so many points or samples."""
-    return [make(num_points) for make in (grid_case, _mlp, rbf_case, _composite, _march, _adam)]
+    makers = (grid_case, _mlp, rbf_case, _interp, _composite, _march, _adam)
+    return [make(num_points) for make in makers]
 
 
 def _random(*shape: int) -> Tensor:
@@ -99,6 +101,30 @@ def rbf_case(n: int) -> Case:
         return [rbf_decode(*tensors, backend=backend)]
 
     return Case("rbf_decode", [*tensors, offsets], function)
+
+
+def _interp(n: int) -> Case:
+    generator = torch.Generator().manual_seed(0)
+    centers = 2 * torch.rand(min(n, 20_000), 2, generator=generator) - 1
+    shapes = torch.tensor([2.0, 0.5, 1.0]).expand(len(centers), 3) * len(centers) / 4
+    frequencies = torch.logspace(-3, 6, 32, base=2.0)  # higher ones amplify the rounding of weights
+    trees: dict[tuple[torch.device, torch.dtype], NeighborTree] = {}
+
+    def function(tensors: list[Tensor], backend: str) -> list[Tensor]:
+        x, features, centers, shapes, frequencies = tensors
+        key = centers.device, centers.dtype
+        if backend != "reference" and key not in trees:  # built once, as a model does
+            trees[key] = build_tree(centers, 4)
+        return [
+            rbf_interp(
+                x, features, centers, shapes, frequencies, kernel="ivq", num_neighbors=4,
+                normalize=True, neighbors=trees.get(key), backend=backend,
+            )
+        ]  # fmt: skip
+
+    tensors = [_random(n, 2).clamp(-1, 1).requires_grad_(), _random(len(centers), 32)]
+    tensors[1].requires_grad_()
+    return Case("rbf_interp", [*tensors, centers, shapes, frequencies], function)
 
 
 def _composite(n: int) -> Case:

@@ -29,7 +29,7 @@ _FLOATS = (
 _POINTERS = {
     "layout_ptr": "*i64", "offsets_ptr": "*i64", "bits_ptr": "*u8", "coarse_ptr": "*u8",
     "nearest_ptr": "*i32", "leaf_ptr": "*i32", "link_ptr": "*i32", "index_ptr": "*i32",
-    "leaf_starts_ptr": "*i64",
+    "leaf_starts_ptr": "*i64", "pairs_ptr": "*i64", "pair_starts_ptr": "*i64",
 }  # fmt: skip
 
 
@@ -64,6 +64,13 @@ def _mlp(kernel: str, product: str, **constants: Any) -> Case:
 def _rbf(kernel: str, num_neurons: int) -> Case:
     sizes = {"NEURONS": num_neurons, "DIM": 32, "BLOCK": 32}
     return Case(f"rbf_decode.{kernel}_kernel", sizes, options={"num_warps": 8})
+
+
+def _interp(kernel: str, dim: int) -> Case:
+    sizes = {"KERNEL": "ivq", "DIM": dim, "SHAPE": dim * (dim + 1) // 2, "NORMALIZE": True}
+    return Case(
+        f"rbf_interp.{kernel}_kernel", {**sizes, "SINES": True, "FEATURES": 32, "BLOCK": 32}
+    )
 
 
 _MARCH = {"num_warps": 1, "enable_fp_fusion": False}
@@ -106,6 +113,18 @@ CASES = [
     Case(
         "rbf_decode.readout_backward_kernel", {"OUT": 16, "CHUNK": 64, "TILE": 16},
         options={"num_warps": 4, "num_stages": 1},
+    ),
+    *(
+        Case(
+            "rbf_interp.search_kernel", {"DIM": dim, "NEIGHBORS": num, "BLOCK": 128},
+            options={"enable_fp_fusion": False},
+        )
+        for dim, num in ((2, 4), (3, 8))
+    ),
+    *(_interp(kernel, dim) for kernel in ("interp", "point_gradient") for dim in (2, 3)),
+    Case(
+        "rbf_interp.feature_gradient_kernel", {"SINES": True, "FEATURES": 32, "TILE": 32},
+        options={"num_warps": 1},
     ),
     *(_rbf(kernel, num) for kernel in ("features_gradient", "moments") for num in (32, 64)),
 ]  # fmt: skip

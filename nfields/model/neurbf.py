@@ -167,7 +167,7 @@ class NeuRBF(Field):
 
     def neighbors(self) -> NeighborTree | None:
         """The search structure of the centres as they are now; None if the backend has none."""
-        if self.backend == "reference" or self.centers.device.type != "cpu":
+        if self.backend == "reference":
             return None
         tree = self._neighbors
         if tree is None or not tree.fits(self.centers, self.num_neighbors):

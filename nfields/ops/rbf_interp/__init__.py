@@ -9,7 +9,8 @@ Contract
     frequencies  (F,) at least 0, or None: weights are not passed through sines
     kernel       ivq | gaussian | imq | tent: nfields/ops/rbf_interp/reference.py has the formulas
     normalize    weights are divided by their sum over the neighbours + 1e-8
-    neighbors    build_tree(centers, k), to be used again; None: built for this call
+    neighbors    build_tree(centers, k), to be used again; None: built for this call, on the CPU:
+                 with centers on a GPU the host waits for them
     returns      (n, F)
 
 The k nearest are by Euclidean distance to the centres, of equals the lower index, anywhere, however
@@ -33,7 +34,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nfields.ops.backend import require_same_dtype, uses_reference
+from nfields.ops.backend import implement_on_cuda, require_same_dtype, uses_reference
 from nfields.ops.gradient import reference_gradients
 from nfields.ops.rbf_interp import cpu
 from nfields.ops.rbf_interp.neighbors import NeighborTree, build_tree, search_kernel
@@ -232,3 +233,6 @@ def _double_backward(ctx, x_gradient_gradient, features_gradient_gradient):
 
 _interp.register_autograd(_backward, setup_context=_save)
 _interp_backward.register_autograd(_double_backward, setup_context=_save_backward)
+implement_on_cuda(_nearest, "nfields.ops.rbf_interp.cuda:nearest_centers")
+implement_on_cuda(_interp, "nfields.ops.rbf_interp.cuda:interp")
+implement_on_cuda(_interp_backward, "nfields.ops.rbf_interp.cuda:interp_backward")

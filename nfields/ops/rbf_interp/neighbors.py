@@ -1,4 +1,7 @@
-"""The k nearest of fixed centres on the CPU (Numba): a tree of cells, each with all that may count.
+"""The k nearest of fixed centres: a tree of cells, each with all that may count.
+
+The tree is built on the CPU and lies with its centres; here is the CPU's search (Numba), the other
+is in cuda.py.
 
 The tree halves the box of all centres and of [-1, 1]^d. A leaf lists every centre that is among the
 k nearest of any of its points: those whose least distance to the cell is not above R, the k-th
@@ -32,6 +35,7 @@ from numba.extending import intrinsic, overload
 from torch import Tensor
 
 from nfields.jit import njit, prange
+from nfields.ops.backend import uses_triton
 
 PAD = 8  # lists are padded to whole vectors with centres at infinity
 BLOCK = 64
@@ -63,22 +67,32 @@ class NeighborTree:
     starts: Tensor  # (leaves + 1,) int64; the last leaf is for points outside
     index: Tensor  # (candidates,) int32, ascending in a leaf
     position: Tensor  # (d, candidates)
+    source: Tensor  # the memory that the centres were read from
+    version: int  # how often it had been written to by then
 
     def fits(self, centers: Tensor, num_neighbors: int) -> bool:
-        """Whether these are the centres that the tree was built for."""
-        return (
-            self.num_neighbors == num_neighbors
-            and self.centers.dtype == centers.dtype
-            and torch.equal(self.centers, centers)
-        )
+        """Whether these are the centres that the tree was built for.
+
+        Asked in every step: on a GPU it must not look at numbers, and asks for the same memory, not
+        written to since.
+        """
+        if self.num_neighbors != num_neighbors or self.centers.dtype != centers.dtype:
+            return False
+        if self.centers.device != centers.device:
+            return False
+        if uses_triton(centers):
+            same = self.source.data_ptr() == centers.data_ptr()
+            return same and self.version == centers._version
+        return torch.equal(self.centers, centers)
 
 
 @torch.no_grad()
 def build_tree(centers: Tensor, num_neighbors: int) -> NeighborTree:
-    """The tree of cells for the `num_neighbors` nearest of `centers` (on the CPU)."""
+    """The tree of cells for the `num_neighbors` nearest of `centers`, on their device."""
     num_centers, dim = centers.shape
     assert 1 <= num_neighbors <= num_centers, f"{num_neighbors} nearest of {num_centers}"
-    points = centers.detach().double().contiguous().numpy()
+    device = centers.device
+    points = centers.detach().cpu().double().contiguous().numpy()
     members = _able_to_count(points, num_neighbors)
     wanted = max(PAD, _CANDIDATES[dim] * num_neighbors)
     low = np.minimum(points.min(axis=0), -1.0)[None]
@@ -132,13 +146,15 @@ def build_tree(centers: Tensor, num_neighbors: int) -> NeighborTree:
     return NeighborTree(
         centers=centers.detach().clone(),
         num_neighbors=num_neighbors,
-        bounds=torch.from_numpy(bounds).to(centers.dtype),
-        split=torch.from_numpy(split).to(centers.dtype),
-        link=torch.from_numpy(np.stack([axis, child], axis=1).astype(np.int32)),
-        leaf=torch.from_numpy(leaf),
-        starts=torch.from_numpy(starts),
-        index=torch.from_numpy(index),
-        position=torch.from_numpy(position).to(centers.dtype),
+        bounds=torch.from_numpy(bounds).to(device, centers.dtype),
+        split=torch.from_numpy(split).to(device, centers.dtype),
+        link=torch.from_numpy(np.stack([axis, child], axis=1).astype(np.int32)).to(device),
+        leaf=torch.from_numpy(leaf).to(device),
+        starts=torch.from_numpy(starts).to(device),
+        index=torch.from_numpy(index).to(device),
+        position=torch.from_numpy(position).to(device, centers.dtype),
+        source=centers.detach(),
+        version=centers._version,
     )
 
 
