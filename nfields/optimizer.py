@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nfields.ops.adam import adam
+from nfields.ops.half_copy import kept_copy
 
 
 @dataclass
@@ -53,8 +54,11 @@ class Adam(torch.optim.Optimizer):
                 }
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Returns nothing, after one step on every gradient there is; takes no closure."""
+    def step(self, closure: None = None, scaling: Tensor | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Returns nothing, after one step on every gradient there is; takes no closure.
+
+        `scaling` is what gradients were scaled by: `nfields.loss_scale.LossScale.judge`.
+        """
         for group in self.param_groups:
             for param in group["params"]:
                 if param.grad is None:
@@ -72,4 +76,6 @@ class Adam(torch.optim.Optimizer):
                     weight_decay=group["weight_decay"],
                     num_steps=int(state["step"]),
                     skip_zero=group["is_sparse"],
+                    scaling=scaling,
+                    copy=kept_copy(param),
                 )

@@ -21,6 +21,7 @@ from nfields.export.fit_film import FitFilm, TakesSnapshots
 from nfields.interrupt import Interrupt, TrainingInterrupted
 from nfields.logger import Logger
 from nfields.logger.jsonl import JsonLines
+from nfields.loss_scale import LossScale
 from nfields.machine import choose_device, peak_memory_bytes, use_threads
 from nfields.model.field import Field
 from nfields.ops.backend import Precision, matrix_products
@@ -90,10 +91,10 @@ class Trainer:
         if precision not in get_args(Precision):
             allowed = " or ".join(get_args(Precision))
             raise ConfigError(f"trainer.precision={precision!r} must be {allowed}")
-        if precision != "fp32" and self.device.type != "cpu":
+        if precision == "fp16" and self.device.type == "cpu":
             raise ConfigError(
-                f"trainer.precision={precision} is for the CPU in this version, and "
-                f"trainer.device={device} is {self.device}; leave it at fp32"
+                f"trainer.precision=fp16 is for CUDA, and trainer.device={device} is the CPU; use "
+                "trainer.device=cuda, or trainer.precision=bf16 or fp32"
             )
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ConfigError(f"trainer.betas={list(betas)} must be two numbers in [0, 1)")
@@ -195,6 +196,7 @@ class Trainer:
             optimizer=Adam(groups, self.betas, self.eps),
             average=average,
             generator=torch.Generator().manual_seed(seed),
+            loss_scale=LossScale(self.device) if self.precision == "fp16" else None,
         )
 
     def _prepare(self, state: TrainingState) -> float:

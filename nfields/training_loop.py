@@ -24,6 +24,7 @@ from nfields.failed_step import is_out_of_memory, keep_batch
 from nfields.interrupt import Interrupt
 from nfields.late_numbers import LateNumbers
 from nfields.logger import Logger
+from nfields.loss_scale import SMALLEST
 from nfields.machine import peak_memory_bytes
 from nfields.ops.backend import matrix_products
 from nfields.progress import Progress
@@ -187,13 +188,14 @@ class TrainingLoop:
                 f"or lower the learning rates. {self._last_checkpoint()}"
             )
         state.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        scale = state.loss_scale
+        (total if scale is None else scale.of(total)).backward()
         parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
         total, result = self.processes.average(parameters, total, result)
         losses = {name: loss.detach() for name, loss in result.losses.items()}
         self._totals.put(total, _StepOfLoss(step + 1, batch, losses))
         self._check_losses()
-        state.optimizer.step()
+        state.optimizer.step(scaling=None if scale is None else scale.judge(parameters))
         task.after_step(model, result, step)
         return total, result
 
@@ -220,6 +222,7 @@ class TrainingLoop:
         if state.step % self.log_every == 0:
             self._log()
             state.running.clear()
+            self._check_scale()
         if self.eval_every is not None and state.step % self.eval_every == 0:
             state.validation = self._measure()
             self._record({f"validation_{name}": v for name, v in state.validation.items()})
@@ -238,6 +241,8 @@ class TrainingLoop:
     def _log(self) -> None:
         means = self.state.running.means()
         means["lr"] = self.state.optimizer.param_groups[0]["lr"]
+        if self.state.loss_scale is not None:
+            means["loss_scale"] = self.state.loss_scale.value()
         self._record(means)
 
     def _record(self, values: dict[str, float]) -> None:
@@ -324,6 +329,15 @@ class TrainingLoop:
                     f"the loss became NaN or infinite in step {step.number:,} "
                     f"({', '.join(names) or 'the sum'}). {kept} {self._last_checkpoint()}"
                 )
+
+    def _check_scale(self) -> None:
+        """Stops where all steps are left out, as gradients are not finite whatever the scale."""
+        scale = self.state.loss_scale
+        if scale is not None and scale.value() < SMALLEST:
+            raise TrainingDiverged(
+                f"gradients are not finite by step {self.state.step:,}, however small the scale of "
+                f"the loss (trainer.precision=fp16). {self._last_checkpoint()}"
+            )
 
     def _last_checkpoint(self, advice: str | None = _USUAL_FIX) -> str:
         more = f" {advice}" if advice else ""

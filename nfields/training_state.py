@@ -1,6 +1,7 @@
 """Everything that decides the future of a run, and how it is saved, loaded and put back.
 
 That is: weights and buffers of model and task, the optimiser's moments, the average of the weights,
+the scale of the loss,
 the states of the random generators, the counts of steps, seconds and samples, the last validation
 and the sums behind the next line of the log.
 """
@@ -23,6 +24,7 @@ from nfields.checkpoint import (
     write_checkpoint,
 )
 from nfields.ema import WeightAverage
+from nfields.loss_scale import LossScale
 from nfields.model.field import Field
 from nfields.optimizer import Adam
 from nfields.run_folder import RunFolder
@@ -39,6 +41,7 @@ class TrainingState:
     optimizer: Adam
     average: WeightAverage | None
     generator: torch.Generator
+    loss_scale: LossScale | None = None  # of trainer.precision=fp16
     step: int = 0
     num_samples: int | Tensor = 0  # a tensor on a GPU
     compile_seconds: float = 0.0
@@ -61,6 +64,8 @@ class TrainingState:
         }
         if self.average is not None:
             tensors["ema"] = self.average.averages
+        if self.loss_scale is not None:
+            tensors["loss_scale"] = {"numbers": self.loss_scale.numbers}
         state = {
             "step": self.step,
             "seconds": seconds,
@@ -95,6 +100,8 @@ class TrainingState:
         if self.average is not None:
             targets["ema"] = self.average.averages
             self.average.num_updates = state["num_averaged"]
+        if self.loss_scale is not None and "loss_scale.safetensors" in state["files"]:
+            targets["loss_scale"] = {"numbers": self.loss_scale.numbers}
         for name, target in targets.items():
             copy_tensors(folder, read_tensors(folder, name), target, changes)
         self._load_random_states(read_tensors(folder, "random"))
@@ -113,6 +120,7 @@ class TrainingState:
         kept = [
             *(p for module in self.modules.values() for p in module.parameters()),
             *optimizer_tensors(self.optimizer).values(),
+            *([] if self.loss_scale is None else [self.loss_scale.numbers]),
         ]
         copies = [tensor.detach().clone() for tensor in kept]
         # A step may replace a buffer by another tensor, even of another size.
@@ -138,7 +146,8 @@ class TrainingState:
         """Returns all tensors that decide the future, but for the states of random generators."""
         averages = {} if self.average is None else self.average.averages
         named = (named_tensors(self.modules), optimizer_tensors(self.optimizer), averages)
-        return [tensor for part in named for tensor in part.values()]
+        scale = [] if self.loss_scale is None else [self.loss_scale.numbers]
+        return [*(tensor for part in named for tensor in part.values()), *scale]
 
     def bad_weights(self) -> list[str]:
         """Returns the names of parameters that hold NaN or infinite values."""

@@ -24,7 +24,8 @@ from triton.compiler import ASTSource
 ARCHITECTURES = (80, 90, 120)  # A100, H100, RTX 50
 
 _FLOATS = (
-    "rate keep1 keep2 root2 eps weight_decay limit near dt_min dt_max cone half_size scale"
+    "rate keep1 keep2 root2 eps weight_decay lr num_steps "
+    "limit near dt_min dt_max cone half_size scale"
 ).split()
 _POINTERS = {
     "layout_ptr": "*i64", "offsets_ptr": "*i64", "bits_ptr": "*u8", "coarse_ptr": "*u8",
@@ -75,8 +76,14 @@ def _interp(kernel: str, dim: int) -> Case:
 
 _MARCH = {"num_warps": 1, "enable_fp_fusion": False}
 CASES = [
-    Case("adam.adam_kernel", {"SKIP_ZERO": True, "BLOCK": 1024}),
-    Case("adam.adam_kernel", {"SKIP_ZERO": False, "BLOCK": 1024}),
+    *(
+        Case(
+            "adam.adam_kernel",
+            {"SKIP_ZERO": skip, "HAS_COPY": half, "SCALED": half, "BLOCK": 1024},
+            {"copy_ptr": "*fp16"} if half else {},
+        )
+        for skip, half in ((True, False), (False, False), (True, True))
+    ),
     Case("composite.composite_kernel", {"CHANNELS": 4, "TILE": 32}, {}, {"num_warps": 1}),
     Case("composite.composite_backward_kernel", {"CHANNELS": 4, "TILE": 32}, {}, {"num_warps": 1}),
     _grid("encode_kernel", 3, 2),

@@ -1,5 +1,7 @@
 """adam: kernel against reference; what skipping zero gradients means."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -46,3 +48,25 @@ def test_entries_without_gradient_keep_value_and_moments() -> None:
     others = torch.arange(64) != 3
     assert bool((param[others] == 1).all()) and bool((first[others] == 0.5).all())
     assert param[3] < 1 and first[3] > 0.5
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_a_step_that_is_left_out_is_as_if_it_had_never_been(backend: str) -> None:
+    states = [list(torch.ones(3, 40, dtype=torch.float64).cumsum(1).unbind()) for _ in "ab"]
+    for state in states:
+        for moment in state[1:]:
+            moment.zero_()
+    left_out = 0
+    for step, is_taken in enumerate([False, True, False, True, True], start=1):
+        grad = torch.randn(40, dtype=torch.float64) if is_taken else torch.full((40,), torch.inf)
+        scaling = torch.tensor([0.25 if is_taken else 0.0, float(left_out)])
+        options: Any = {**OPTIONS, "weight_decay": 0.1, "skip_zero": True, "backend": backend}
+        adam(
+            states[0][0], 4 * grad.double(), *states[0][1:], **options, num_steps=step,
+            scaling=scaling,
+        )  # fmt: skip
+        if is_taken:
+            adam(states[1][0], grad, *states[1][1:], **options, num_steps=step - left_out)
+        left_out += not is_taken
+    for found, expected in zip(*states, strict=True):
+        assert_matches(found, expected, num_operations=100)

@@ -5,6 +5,9 @@ Contract
     num_steps   1 for the first step
     skip_zero   entries whose gradient is exactly 0 keep value and moments (tiny-cuda-nn does so for
                 grids: most entries see no sample in a step and would drift on stale moments)
+    scaling     None, or (2,) float32 on the same device (nfields/loss_scale.py): what the gradient
+                is multiplied by, 0 leaves the step out, and how many steps were left out before
+    copy        None, or param in float16, which CUDA's kernel keeps equal to it
 
 Not differentiable. Deterministic for any number of threads. NaN gradients make NaN parameters.
 """
@@ -33,18 +36,25 @@ def adam(
     weight_decay: float,
     num_steps: int,
     skip_zero: bool,
+    scaling: Tensor | None = None,
+    copy: Tensor | None = None,
     backend: str = "auto",
 ) -> None:
-    """Changes param and both moments; see the module's contract."""
+    """Changes param, both moments and the copy; see the module's contract."""
     options = (lr, *betas, eps, weight_decay, num_steps, skip_zero)
     tensors = (param, grad, exp_avg, exp_avg_sq)
     is_flat = all(tensor.is_contiguous() for tensor in (param, exp_avg, exp_avg_sq))
     if uses_reference(backend, "adam", param) or not is_flat:
-        adam_reference(*tensors, *options)
+        adam_reference(*tensors, scaling, *options)
         return
     if uses_triton(param):
-        _adam_on_cuda(*tensors, *options)
+        _adam_on_cuda(*tensors, copy, scaling, *options)
         return
+    if scaling is not None:
+        inverse, left_out = scaling.tolist()
+        if inverse == 0:
+            return
+        tensors, num_steps = (param, grad * inverse, *tensors[2:]), num_steps - round(left_out)
     arrays = [tensor.detach().contiguous().view(-1).numpy() for tensor in tensors]
     kind = arrays[0].dtype.type
     beta1, beta2 = betas

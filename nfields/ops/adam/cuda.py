@@ -2,7 +2,8 @@
 
 Mapping. One program a run of BLOCK entries, one pass over memory where PyTorch's operations make
 ten: 16 bytes read and 12 written an entry. With skip_zero a run without gradient costs its 4 bytes
-of gradient alone; of a hash grid that is most of the finest levels.
+of gradient alone; of a hash grid that is most of the finest levels. A float16 copy costs 2 bytes of
+writing an entry that changes.
 """
 
 import torch
@@ -15,13 +16,21 @@ BLOCK = 1024
 
 @triton.jit
 def adam_kernel(
-    param_ptr, grad_ptr, exp_avg_ptr, exp_avg_sq_ptr, size, rate, keep1, keep2, root2, eps,
-    weight_decay, SKIP_ZERO: tl.constexpr, BLOCK: tl.constexpr,
+    param_ptr, grad_ptr, exp_avg_ptr, exp_avg_sq_ptr, copy_ptr, scaling_ptr, size, rate, keep1,
+    keep2, root2, eps, weight_decay, lr, num_steps, SKIP_ZERO: tl.constexpr,
+    HAS_COPY: tl.constexpr, SCALED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """rate = lr / (1 - b1^t), root2 = sqrt(1 - b2^t)."""
+    """rate = lr / (1 - b1^t), root2 = sqrt(1 - b2^t); computed here if steps were left out."""
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inverse = 1.0
+    if SCALED:
+        inverse = tl.load(scaling_ptr)
+        size = tl.where(inverse != 0.0, size, 0)  # the step is left out: for no entry
+        t = num_steps - tl.load(scaling_ptr + 1)
+        rate = lr / (1.0 - tl.exp2(t * tl.log2(keep1)))
+        root2 = tl.sqrt(1.0 - tl.exp2(t * tl.log2(keep2)))
     mask = index < size
-    gradient = tl.load(grad_ptr + index, mask=mask, other=0.0)
+    gradient = tl.load(grad_ptr + index, mask=mask, other=0.0) * inverse
     # NaN is not 0: it must reach the parameter, where it is found.
     touched = mask & (gradient != 0.0) if SKIP_ZERO else mask
     if tl.max(touched.to(tl.int32), axis=0) > 0:
@@ -35,18 +44,23 @@ def adam_kernel(
         tl.store(param_ptr + index, p, mask=touched)
         tl.store(exp_avg_ptr + index, m, mask=touched)
         tl.store(exp_avg_sq_ptr + index, v, mask=touched)
+        if HAS_COPY:
+            tl.store(copy_ptr + index, p.to(tl.float16), mask=touched)
 
 
 def adam(
-    param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, lr: float, beta1: float,
-    beta2: float, eps: float, weight_decay: float, num_steps: int, skip_zero: bool,
+    param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, copy: Tensor | None,
+    scaling: Tensor | None, lr: float, beta1: float, beta2: float, eps: float,
+    weight_decay: float, num_steps: int, skip_zero: bool,
 ) -> None:  # fmt: skip
-    """Changes param and both moments, all contiguous."""
+    """Changes param, both moments and the copy, all contiguous."""
     size = param.numel()
     if size == 0:
         return
     assert param.dtype == grad.dtype == torch.float32 or param.dtype == torch.float64
     adam_kernel[(triton.cdiv(size, BLOCK),)](
-        param, grad.contiguous(), exp_avg, exp_avg_sq, size, lr / (1 - beta1**num_steps), beta1,
-        beta2, (1 - beta2**num_steps) ** 0.5, eps, weight_decay, SKIP_ZERO=skip_zero, BLOCK=BLOCK,
+        param, grad.contiguous(), exp_avg, exp_avg_sq, param if copy is None else copy,
+        param if scaling is None else scaling, size, lr / (1 - beta1**num_steps), beta1, beta2,
+        (1 - beta2**num_steps) ** 0.5, eps, weight_decay, lr, float(num_steps),
+        SKIP_ZERO=skip_zero, HAS_COPY=copy is not None, SCALED=scaling is not None, BLOCK=BLOCK,
     )  # fmt: skip

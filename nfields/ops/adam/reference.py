@@ -3,9 +3,11 @@
     m <- b1 m + (1 - b1) g,   v <- b2 v + (1 - b2) g^2,
     p <- p - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
 
-with g the gradient plus weight_decay p (L2, arXiv:1412.6980).
+with g the gradient plus weight_decay p (L2, arXiv:1412.6980). t counts steps; those that `scaling`
+left out do not count.
 """
 
+import torch
 from torch import Tensor
 
 
@@ -14,6 +16,7 @@ def adam_reference(
     grad: Tensor,
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
+    scaling: Tensor | None,
     lr: float,
     beta1: float,
     beta2: float,
@@ -22,10 +25,17 @@ def adam_reference(
     num_steps: int,
     skip_zero: bool,
 ) -> None:
-    correction1, correction2 = 1 - beta1**num_steps, 1 - beta2**num_steps
     touched = (grad != 0).to(grad.dtype) if skip_zero else grad.new_ones(())
+    t: Tensor | int = num_steps
+    if scaling is not None:
+        inverse, left_out = scaling.to(grad.dtype)
+        is_taken = inverse != 0
+        touched = touched * is_taken
+        grad = torch.where(is_taken, grad * inverse, 0)
+        t = (num_steps - left_out).clamp(min=1)
+    correction1, correction2 = 1 - beta1**t, 1 - beta2**t
     grad = grad.add(param, alpha=weight_decay)
     exp_avg.lerp_(grad, touched * (1 - beta1))
     exp_avg_sq.lerp_(grad * grad, touched * (1 - beta2))
     scale = exp_avg_sq.sqrt().div_(correction2**0.5).add_(eps)
-    param.addcdiv_(exp_avg * touched, scale, value=-lr / correction1)
+    param.sub_((lr / correction1) * (exp_avg * touched) / scale)

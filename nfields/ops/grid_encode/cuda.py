@@ -12,7 +12,8 @@ the atomics are 67 million additions in L2, where tens of slices take one each a
 price: sums depend on the order, so `trainer.deterministic` is refused.
 
 Tables are float32 and are read as float16 inside `matrix_products("bf16" or "fp16")`: half of the
-bytes, while the optimiser's table and the gradient stay float32.
+bytes, while the optimiser's table and the gradient stay float32. The copy is kept between calls and
+follows the optimiser (nfields/ops/half_copy.py).
 """
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 from nfields.errors import ConfigError
 from nfields.ops.backend import product_precision
 from nfields.ops.grid_encode.reference import HASH_PRIMES
+from nfields.ops.half_copy import half_copy
 
 BLOCK = 128
 PRIME_Y, PRIME_Z = tl.constexpr(HASH_PRIMES[1]), tl.constexpr(HASH_PRIMES[2])
@@ -182,7 +184,7 @@ def encode(x: Tensor, table: Tensor, scales: Tensor, layout: Tensor, smoothstep:
     num_points, num_levels, features = x.shape[0], layout.shape[0], table.shape[1]
     out = x.new_empty(num_points, num_levels * features)
     if product_precision() != "fp32" and table.dtype == torch.float32:
-        table = table.half()
+        table = half_copy(table)
     if num_points > 0:
         encode_kernel[(triton.cdiv(num_points, BLOCK), num_levels)](
             x.contiguous(), table.contiguous(), scales, layout, out, num_points, num_levels,

@@ -31,6 +31,28 @@ def test_kernel_makes_the_steps_of_the_reference(
         assert_matches(found, expected, num_operations=100)
 
 
+def test_steps_left_out_do_not_count_and_a_copy_follows(device: torch.device) -> None:
+    param = torch.randn(1500, device=device)
+    states = [[param.clone(), torch.zeros_like(param), torch.zeros_like(param)] for _ in "ab"]
+    copy, left_out = param.half(), 0
+    for step, is_taken in enumerate([False, True, True, False, True], start=1):
+        grad = torch.randn_like(param) * (torch.rand_like(param) < 0.3)
+        grad[7] = 1.0 if is_taken else math.nan
+        scaling = torch.tensor([0.125 if is_taken else 0.0, float(left_out)], device=device)
+        for state, backend in zip(states, ("triton", "reference"), strict=True):
+            adam(
+                state[0], grad, state[1], state[2], **OPTIONS, weight_decay=0.1, num_steps=step,
+                skip_zero=True, scaling=scaling, copy=copy if backend == "triton" else None,
+                backend=backend,
+            )  # fmt: skip
+        left_out += not is_taken
+        assert torch.equal(copy, states[0][0].half())
+    assert (states[0][0] != param).any()
+    for found, expected in zip(*states, strict=True):
+        # 1 - 0.99^t is computed from 0.99^t in float32: 100 times its rounding.
+        assert_matches(found, expected, num_operations=1000)
+
+
 def test_a_gradient_that_is_not_a_number_makes_such_a_parameter(device: torch.device) -> None:
     param, first, second = torch.ones(3, 64, device=device)
     grad = torch.zeros_like(param)

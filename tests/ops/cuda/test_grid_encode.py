@@ -11,6 +11,8 @@ import torch
 from nfields.ops.backend import matrix_products
 from nfields.ops.grid_encode import GridLayout, grid_encode
 from nfields.ops.grid_encode.reference import grid_encode_reference
+from nfields.ops.half_copy import kept_copy
+from nfields.optimizer import Adam, ParameterGroup
 from tests.compare import assert_matches
 from tests.ops.derivatives import assert_same_derivatives
 
@@ -83,3 +85,27 @@ def test_any_number_of_points_and_points_that_are_not_numbers(
     assert_matches(found, torch.full_like(found, 3.5), num_operations=8)
     assert table.grad is not None
     assert_matches(table.grad.sum(), torch.tensor(8.0 * num_points), num_operations=num_points * 32)
+
+
+def test_the_float16_table_is_kept_and_follows_the_optimiser(device: torch.device) -> None:
+    layout, grid = layout_on(device, 2)
+    x = torch.rand(40, 2, device=device)
+    table = torch.nn.Parameter(torch.randn(layout.num_entries, 2, device=device))
+    optimizer = Adam([ParameterGroup("grid", [table], 0.1, is_sparse=True)], (0.9, 0.99), 1e-15)
+
+    def features() -> torch.Tensor:
+        with matrix_products("fp16"):
+            return grid_encode(x, table, *grid)
+
+    features().sum().backward()
+    copy, before = kept_copy(table), table.detach().clone()
+    assert copy is not None and torch.equal(copy, table.detach().half())
+    optimizer.step()
+    assert kept_copy(table) is copy and torch.equal(copy, table.detach().half())
+    assert (table != before).any()
+    with torch.no_grad():
+        table.mul_(2)
+    assert kept_copy(table) is None  # PyTorch changed the table: the next call copies it again
+    expected = grid_encode(x, table.detach().half().float(), *grid)
+    assert_matches(features(), expected, num_operations=8)
+    assert kept_copy(table) is not copy
