@@ -61,7 +61,7 @@ def one_step(task: Task, model: Any, optimizer: Adam, step: int, generator: Any)
     running.add(total, result)
 
 
-@pytest.mark.parametrize("model_name", ["hashgrid", "rbfnet", "siren", "neurbf"])
+@pytest.mark.parametrize("model_name", ["hashgrid", "rbfnet", "siren", "neurbf", "sh_siren"])
 @pytest.mark.parametrize("task_name", ["nerf", "image"])
 def test_no_step_waits(task_name: str, model_name: str) -> None:
     words = [w for w in RUNS[task_name] if not w.startswith(("model", "trainer"))]

@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from nfields.ops.adam import adam
 from nfields.ops.composite import composite
 from nfields.ops.grid_encode import GridLayout, grid_encode
+from nfields.ops.harmonics import harmonics
 from nfields.ops.march import march
 from nfields.ops.mlp import mlp
 from nfields.ops.rbf_decode import rbf_decode
@@ -50,7 +51,7 @@ class Case:
 
 def cases(num_points: int) -> list[Case]:
     """All of them, for about so many points or samples."""
-    makers = (grid_case, _mlp, rbf_case, _interp, _composite, _march, _adam)
+    makers = (grid_case, _mlp, rbf_case, _interp, _harmonics, _composite, _march, _adam)
     return [make(num_points) for make in makers]
 
 
@@ -125,6 +126,13 @@ def _interp(n: int) -> Case:
     tensors = [_random(n, 2).clamp(-1, 1).requires_grad_(), _random(len(centers), 32)]
     tensors[1].requires_grad_()
     return Case("rbf_interp", [*tensors, centers, shapes, frequencies], function)
+
+
+def _harmonics(n: int) -> Case:
+    def function(tensors: list[Tensor], backend: str) -> list[Tensor]:
+        return [harmonics(tensors[0], 10, backend=backend)]
+
+    return Case("harmonics", [_random(n, 3)], function)
 
 
 def _composite(n: int) -> Case:

@@ -31,6 +31,7 @@ _POINTERS = {
     "layout_ptr": "*i64", "offsets_ptr": "*i64", "bits_ptr": "*u8", "coarse_ptr": "*u8",
     "nearest_ptr": "*i32", "leaf_ptr": "*i32", "link_ptr": "*i32", "index_ptr": "*i32",
     "leaf_starts_ptr": "*i64", "pairs_ptr": "*i64", "pair_starts_ptr": "*i64",
+    "coefficients_ptr": "*fp64",
 }  # fmt: skip
 
 
@@ -95,6 +96,10 @@ CASES = [
     _grid("table_gradient_kernel", 2, 4),
     _grid("point_gradient_kernel", 3, 2),
     _grid("point_gradient_kernel", 3, 4),
+    *(
+        Case("harmonics.harmonics_kernel", {"BITS": bits, "ORDERS": orders, "BLOCK": 256 // orders})
+        for bits, orders in ((4, 16), (8, 256))
+    ),
     *(
         Case(
             "march.march_kernel",

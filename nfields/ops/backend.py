@@ -37,7 +37,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 # tl.dot on tensor cores in TF32 and bfloat16 begins with Ampere.
 MIN_CAPABILITY = (8, 0)
 
-WITHOUT_CUDA_KERNEL = ("harmonics", "render")
+WITHOUT_CUDA_KERNEL = ("render",)
 
 _precision: ContextVar[Precision] = ContextVar("precision", default="fp32")
 _cuda_kernels: dict[CustomOpDef, str] = {}

@@ -43,6 +43,6 @@ def test_an_operation_without_cuda_kernel_says_what_runs_instead(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(backend, "uses_triton", lambda tensor: True)
-    with pytest.raises(ConfigError, match=r"harmonics: no CUDA kernel .*backend=reference"):
-        uses_reference("auto", "harmonics", torch.zeros(1))
-    assert uses_reference("reference", "harmonics", torch.zeros(1))
+    with pytest.raises(ConfigError, match=r"render: no CUDA kernel .*backend=reference"):
+        uses_reference("auto", "render", torch.zeros(1))
+    assert uses_reference("reference", "render", torch.zeros(1))

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nfields.ops.backend import uses_reference
+from nfields.ops.backend import implement_on_cuda, uses_reference
 from nfields.ops.harmonics import cpu
 from nfields.ops.harmonics.reference import harmonics_reference
 
@@ -49,3 +49,6 @@ def _harmonics(directions: Tensor, degree: int) -> Tensor:
 @_harmonics.register_fake
 def _(directions: Tensor, degree: int) -> Tensor:
     return directions.new_empty(directions.shape[0], num_harmonics(degree))
+
+
+implement_on_cuda(_harmonics, "nfields.ops.harmonics.cuda:harmonics")

@@ -19,9 +19,14 @@ import pytest
 TABLE = Path(__file__).parent / "resources.json"
 REPOSITORY = Path(__file__).parents[3]
 # Groups of about equal time, so that two workers share them.
-GROUPS = [("grid_encode", "adam"), ("march", "composite"), ("mlp",), ("rbf_decode", "rbf_interp")]
+GROUPS = [
+    ("grid_encode", "adam"),
+    ("march", "composite", "harmonics"),
+    ("mlp",),
+    ("rbf_decode", "rbf_interp"),
+]
 # Their state is a few numbers a thread: a spill would be a mistake.
-NEVER_SPILL = ("grid_encode", "march", "composite", "adam", "mlp", "rbf_interp")
+NEVER_SPILL = ("grid_encode", "march", "composite", "adam", "mlp", "rbf_interp", "harmonics")
 ARCHITECTURES = {"sm_80", "sm_90", "sm_120"}
 MOST_SHARED = 99 * 1024  # bytes a program may have on consumer cards (sm_86, sm_89, sm_120)
 
