@@ -263,7 +263,8 @@ def test_parameter_in_no_group_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
-def test_training_on_a_gpu_lowers_the_loss(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_training_on_a_gpu_lowers_the_loss(tmp_path: Path, precision: str) -> None:
     class OnDevice(DummyTask):
         def batch(self, generator: torch.Generator) -> Any:
             return super().batch(generator).to(self.scale.device)
@@ -271,6 +272,8 @@ def test_training_on_a_gpu_lowers_the_loss(tmp_path: Path) -> None:
         def before_step(self, model: nn.Module, step: int, generator: torch.Generator) -> None:
             self.calls.append("before_step")
 
-    fit(tmp_path, task=OnDevice(), device="cuda", max_steps=200, log_every=20)
+    fit(
+        tmp_path, task=OnDevice(), device="cuda", precision=precision, max_steps=200, log_every=20
+    )  # fmt: skip
     losses = [line["loss"] for line in lines(tmp_path)]
     assert losses[-1] < 0.1 * losses[0]

@@ -2,16 +2,17 @@
 
 The package keeps all parameters of a module in one vector. Here that vector is made of our table or
 our weights at every call, so that checkpoints, optimiser and models know nothing of it; gradients
-come back the same way. What is known of the layout, from its sources at commit 6ee3546:
+come back the same way. The layout is that of its sources:
 
-grid      include/tiny-cuda-nn/encodings/grid.h, common_device.h (grid_index, grid_scale). Level by
-          level, entry by entry, feature by feature: our table, row by row. Level l has scale
-          base_resolution 2^(l log2(per_level_scale)) - 1 in float32, ceil(scale) + 1 vertices a
-          side and min(round8(vertices^d), 2^log2_hashmap_size) entries; it is hashed if its
-          vertices are more.
-network   src/fully_fused_mlp.cu, include/tiny-cuda-nn/encodings/identity.h. Layer by layer, each
-          matrix row by row: (W, round16(inputs)), then (W, W) between hidden layers, at last
-          (round16(outputs), W), with W = 16, 32, 64 or 128. There are no biases; numbers are half.
+grid      include/tiny-cuda-nn/encodings/grid.h (commits 03a659d, 2ec562e) and common_device.h
+          (6ee3546: grid_index, grid_scale). Level by level, entry by entry, feature by feature: our
+          table, row by row. Level l has scale base_resolution 2^(l log2(per_level_scale)) - 1 in
+          float32, ceil(scale) + 1 vertices a side and min(round8(vertices^d),
+          2^log2_hashmap_size) entries; it is hashed if its vertices are more.
+network   src/fully_fused_mlp.cu (087d07c), src/cpp_api.cu (087d07c) and
+          include/tiny-cuda-nn/encodings/identity.h (0e7c624). Layer by layer, each matrix row by
+          row: (W, round16(inputs)), then (W, W) between hidden layers, at last (round16(outputs),
+          W), with W = 16, 32, 64 or 128. There are no biases; numbers are half.
 
 Biases become weights of one more input and one more unit of each hidden layer that are always 1.
 So a network with biases of 63 units takes W = 64, one of 64 units W = 128.

@@ -183,6 +183,17 @@ def test_a_radiance_field_finds_the_same_points_by_nerfacc(stand_in: None) -> No
     assert_matches(points[1], points[0], num_operations=600)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize(("cascades", "cone"), [(1, 0.0), (3, 1 / 128)])
+def test_the_package_itself_agrees_where_it_is(cascades: int, cone: float) -> None:
+    pytest.importorskip("nerfacc", reason="pip install 'nfields[cuda]'")
+    rays = [tensor.cuda() for tensor in scene(cascades)]
+    found = march_by_nerfacc(*rays, **OPTIONS, cone=cone, capacity=None, backend="auto")
+    expected = march(*rays, **OPTIONS, cone=cone)
+    different = (found.offsets.diff() - expected.offsets.diff()).abs()
+    assert different.max() <= 2 and (different > 0).float().mean() < 0.1  # middles on faces
+
+
 # ---- refusals -------------------------------------------------------------------------------
 
 

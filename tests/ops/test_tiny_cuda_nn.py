@@ -262,6 +262,25 @@ def test_tables_are_half_where_products_are(stand_in: None, generator: torch.Gen
     assert (features() > 1).all() and features().dtype == torch.float32
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dim", [2, 3])
+def test_the_package_itself_agrees_where_it_is(dim: int, generator: torch.Generator) -> None:
+    pytest.importorskip("tinycudann", reason="tiny-cuda-nn is not installed")
+    ours, theirs = (field.cuda() for field in pair(dim, generator, num_levels=8))
+    x = (torch.rand(1000, dim, generator=generator) * 2 - 1).cuda()
+    expected, found = ours(x), theirs(x)
+    scale = float(expected.detach().abs().max())
+    assert_matches(found, expected, rtol=0.0, atol=0.01 * scale)  # three layers in float16
+    for field, value in ((ours, expected), (theirs, found)):
+        value.square().sum().backward()
+        assert field.encoder.table.grad is not None
+    for name, parameter in ours.named_parameters():
+        other = dict(theirs.named_parameters())[name].grad
+        assert other is not None and parameter.grad is not None
+        scale = float(parameter.grad.abs().max())
+        assert_matches(other, parameter.grad, rtol=0.0, atol=0.05 * scale)
+
+
 # ---- refusals -------------------------------------------------------------------------------
 
 
