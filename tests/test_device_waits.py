@@ -14,6 +14,7 @@ from nfields.running_mean import RunningMean
 from nfields.task.task import Task
 from tests.device_waits import counted_waits
 from tests.distributed_worker import RUNS
+from tests.task.marble import photographs
 
 
 @pytest.mark.parametrize(
@@ -62,12 +63,15 @@ def one_step(task: Task, model: Any, optimizer: Adam, step: int, generator: Any)
 
 
 @pytest.mark.parametrize("model_name", ["hashgrid", "rbfnet", "siren", "neurbf", "sh_siren"])
-@pytest.mark.parametrize("task_name", ["nerf", "image"])
+@pytest.mark.parametrize("task_name", ["nerf", "endless", "image"])
 def test_no_step_waits(task_name: str, model_name: str) -> None:
+    """endless: nerf with all of space, and its regulariser."""
+    endless = ["task.space=contracted", "task.distortion_weight=0.01"] * (task_name == "endless")
+    task_name = task_name.replace("endless", "nerf")
     words = [w for w in RUNS[task_name] if not w.startswith(("model", "trainer"))]
-    words += ["model.num_kernels=200"] * (model_name == "neurbf")
+    words += endless + ["model.num_kernels=200"] * (model_name == "neurbf")
     cfg = compose([*words, f"model={model_name}"])
-    data = build(cfg.data)
+    data = photographs(4) if endless else build(cfg.data)
     task = build(cfg.task, data=data)
     model = build(cfg.model, in_dim=task.in_dim, out_dim=task.out_dim)
     generator = torch.Generator().manual_seed(0)

@@ -17,9 +17,11 @@ from torch.nn.functional import normalize
 
 from nfields.ops.adam import adam
 from nfields.ops.composite import composite
+from nfields.ops.distortion import distortion
 from nfields.ops.grid_encode import GridLayout, grid_encode
 from nfields.ops.harmonics import harmonics
 from nfields.ops.march import march
+from nfields.ops.march_contracted import march_contracted
 from nfields.ops.mlp import mlp
 from nfields.ops.rbf_decode import rbf_decode
 from nfields.ops.rbf_interp import NeighborTree, build_tree, rbf_interp
@@ -51,7 +53,10 @@ class Case:
 
 def cases(num_points: int) -> list[Case]:
     """All of them, for about so many points or samples."""
-    makers = (grid_case, _mlp, rbf_case, _interp, _harmonics, _composite, _march, _adam)
+    makers = (
+        grid_case, _mlp, rbf_case, _interp, _harmonics, _composite, _distortion, _march,
+        _march_contracted, _adam,
+    )  # fmt: skip
     return [make(num_points) for make in makers]
 
 
@@ -146,6 +151,17 @@ def _composite(n: int) -> Case:
     return Case("composite", [*tensors, starts, starts + 1 / 16, _offsets(n)], function)
 
 
+def _distortion(n: int) -> Case:
+    starts = torch.arange(n) % 32 / 16.0
+    ends = starts + 1 / 16
+
+    def function(tensors: list[Tensor], backend: str) -> list[Tensor]:
+        return [distortion(*tensors, min_transmittance=0.0, backend=backend)]
+
+    density = _random(n).abs().requires_grad_()
+    return Case("distortion", [density, starts, ends, starts / 2, ends / 2, _offsets(n)], function)
+
+
 def _march(n: int) -> Case:
     rays = n // 32
     origins = 0.5 * normalize(_random(rays, 3), dim=1)
@@ -158,6 +174,19 @@ def _march(n: int) -> Case:
         return [count]
 
     return Case("march", [origins, directions, bits, torch.zeros(rays)], function)
+
+
+def _march_contracted(n: int) -> Case:
+    rays = n // 256
+    bits = torch.full((1, 32, 32, 4), 255, dtype=torch.uint8)
+
+    def function(tensors: list[Tensor], backend: str) -> list[Tensor]:
+        samples = march_contracted(*tensors, near=0.05, dt_min=1 / 64, backend=backend)
+        return [samples.offsets.diff().to(tensors[0].dtype)]  # as for march
+
+    origins, directions = 0.5 * normalize(_random(rays, 3), dim=1), _random(rays, 3) + 0.1
+    tensors = [origins, normalize(directions, dim=1), bits, torch.zeros(rays)]
+    return Case("march_contracted", tensors, function)
 
 
 def _adam(n: int) -> Case:

@@ -87,6 +87,8 @@ CASES = [
     ),
     Case("composite.composite_kernel", {"CHANNELS": 4, "TILE": 32}, {}, {"num_warps": 1}),
     Case("composite.composite_backward_kernel", {"CHANNELS": 4, "TILE": 32}, {}, {"num_warps": 1}),
+    Case("distortion.distortion_kernel", {"TILE": 32}, {}, {"num_warps": 1}),
+    Case("distortion.distortion_backward_kernel", {"TILE": 32}, {}, {"num_warps": 1}),
     _grid("encode_kernel", 3, 2),
     _grid("encode_kernel", 3, 4, table_ptr="*fp16"),
     _grid("encode_kernel", 3, 8),
@@ -107,6 +109,13 @@ CASES = [
             options=_MARCH,
         )
         for cascades, cone in ((1, False), (5, True))
+        for write in (False, True)
+    ),
+    *(
+        Case(
+            "march_contracted.march_contracted_kernel", {"WRITE": write, "RAYS": 32},
+            options=_MARCH,
+        )
         for write in (False, True)
     ),
     Case("march.points_kernel", {"TILE": 32}, {}, {"num_warps": 1}),

@@ -257,8 +257,7 @@ class NerfTask(Task):
 
     def _capacity(self, origins: Float[Tensor, "n 3"]) -> int | None:
         """Room for the samples of a batch, or of this process's part of it; only for kernels."""
-        is_plain = self.backend == "reference" or self.distortion_weight > 0 or self.is_contracted
-        if is_plain or not uses_triton(origins):
+        if self.backend == "reference" or not uses_triton(origins):
             return None
         return math.ceil(_ROOM * self.samples_per_step * len(origins) / int(self.num_rays))
 
@@ -312,21 +311,21 @@ class NerfTask(Task):
             samples.t_ends, samples.offsets, min_transmittance=self.min_transmittance,
             backend=self.backend,
         )  # fmt: skip
-        if hit is None:
-            assert samples.num_wanted is not None, "march() was given no capacity"
-            rgb = rgb + (1 - opacity)[:, None] * background
-            # The first ray without room for all of its samples ends where the buffers do.
-            has_room = samples.num_wanted <= len(points)
-            is_whole = has_room | (samples.offsets[1:] < len(points))
-            return Rendering(rgb, opacity, depth, samples.num_wanted, is_whole=is_whole)
-        rgb = rgb + (1 - opacity)[:, None] * background[hit]
-        nothing = background.new_zeros(len(background))
         distortion = None
         if wants_spread:
             distortion = spread(
                 density, samples, grows=self.cone > 0 or self.is_contracted,
                 min_transmittance=self.min_transmittance, backend=self.backend,
             )  # fmt: skip
+        if hit is None:
+            assert samples.num_wanted is not None, "march() was given no capacity"
+            rgb = rgb + (1 - opacity)[:, None] * background
+            # The first ray without room for all of its samples ends where the buffers do.
+            has_room = samples.num_wanted <= len(points)
+            is_whole = has_room | (samples.offsets[1:] < len(points))
+            return Rendering(rgb, opacity, depth, samples.num_wanted, distortion, is_whole=is_whole)
+        rgb = rgb + (1 - opacity)[:, None] * background[hit]
+        nothing = background.new_zeros(len(background))
         return Rendering(
             background.index_copy(0, hit, rgb),
             nothing.index_copy(0, hit, opacity),
@@ -352,7 +351,7 @@ class NerfTask(Task):
             "backend": self.backend,
         }
         if self.is_contracted:
-            samples = march_contracted(*rays_and_grid, **common)
+            samples = march_contracted(*rays_and_grid, capacity=capacity, **common)
         else:
             samples = self.march_in_box(
                 *rays_and_grid, dt_max=self.dt_max, cone=self.cone, capacity=capacity, **common

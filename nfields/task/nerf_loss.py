@@ -57,7 +57,7 @@ def spread(
         density, samples.t_starts, samples.t_ends, starts, ends, samples.offsets,
         min_transmittance=min_transmittance, backend=backend,
     )  # fmt: skip
-    return loss.sum() / max(len(loss), 1)
+    return loss.sum() / (samples.offsets.diff() > 0).sum().clamp(min=1)
 
 
 def contracted_distance(t: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

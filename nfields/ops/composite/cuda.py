@@ -18,7 +18,7 @@ TILE = 32
 
 
 @triton.jit
-def _tile(density_ptr, starts_ptr, ends_ptr, sample, mask, optical_depth, limit):
+def tile_weights(density_ptr, starts_ptr, ends_ptr, sample, mask, optical_depth, limit):
     """Step, middle, weight and transmittance behind each sample, and the tile's optical depth."""
     start = tl.load(starts_ptr + sample, mask=mask, other=0.0)
     end = tl.load(ends_ptr + sample, mask=mask, other=0.0)
@@ -51,7 +51,7 @@ def composite_kernel(
     while (first < last) & (optical_depth <= limit):
         sample = first + tl.arange(0, TILE)
         mask = sample < last
-        _, middle, weight, _, _, total = _tile(
+        _, middle, weight, _, _, total = tile_weights(
             density_ptr, starts_ptr, ends_ptr, sample, mask, optical_depth, limit
         )
         color = tl.load(
@@ -91,7 +91,7 @@ def composite_backward_kernel(
     while (first < last) & (optical_depth <= limit):
         sample = first + tl.arange(0, TILE)
         mask = sample < last
-        dt, middle, weight, behind, seen, total = _tile(
+        dt, middle, weight, behind, seen, total = tile_weights(
             density_ptr, starts_ptr, ends_ptr, sample, mask, optical_depth, limit
         )
         where = sample[:, None] * channels + channel[None, :]
@@ -107,7 +107,8 @@ def composite_backward_kernel(
         first += TILE
 
 
-def _limit(min_transmittance: float) -> float:
+def optical_limit(min_transmittance: float) -> float:
+    """The optical depth behind which samples do not count."""
     return -math.log(min_transmittance) if min_transmittance > 0 else math.inf
 
 
@@ -122,7 +123,7 @@ def composite(
     if num_rays > 0:
         composite_kernel[(num_rays,)](
             *(t.contiguous() for t in (density, color, t_starts, t_ends, offsets)),
-            _limit(min_transmittance), rgb, opacity, depth, channels,
+            optical_limit(min_transmittance), rgb, opacity, depth, channels,
             CHANNELS=triton.next_power_of_2(channels), TILE=TILE, num_warps=1,
         )  # fmt: skip
     return rgb, opacity, depth
@@ -141,8 +142,8 @@ def composite_backward(
     )  # fmt: skip
     if num_rays > 0:
         composite_backward_kernel[(num_rays,)](
-            *(t.contiguous() for t in inputs), _limit(min_transmittance), rgb, opacity, depth,
-            density_gradient, color_gradient, channels,
+            *(t.contiguous() for t in inputs), optical_limit(min_transmittance), rgb, opacity,
+            depth, density_gradient, color_gradient, channels,
             CHANNELS=triton.next_power_of_2(channels), TILE=TILE, num_warps=1,
         )  # fmt: skip
     return density_gradient, color_gradient

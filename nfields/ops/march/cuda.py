@@ -10,6 +10,8 @@ end there, and the number wanted stays on the device. No fused multiply-adds: co
 must agree to the bit, and so must the reference.
 """
 
+from collections.abc import Callable
+
 import torch
 import triton
 import triton.language as tl
@@ -168,25 +170,34 @@ def march(
     fit have fewer or none; without one the host waits for the number.
     """
     num_rays, (cascades, cells) = origins.shape[0], bits.shape[:2]
-    offsets = torch.zeros(num_rays + 1, dtype=torch.int64, device=origins.device)
     inputs = [t.contiguous() for t in (origins, directions, bits, coarsen(bits), jitter)]
 
     def run(offsets: Tensor, starts: Tensor, ends: Tensor, write: bool) -> None:
-        if num_rays > 0:
-            march_kernel[(triton.cdiv(num_rays, RAYS),)](
-                *inputs, offsets, starts, ends, num_rays, near, dt_min, dt_max, cone,
-                float(2 ** (cascades - 1)), max_samples, cells, CASCADES=cascades,
-                HAS_CONE=cone > 0, WRITE=write, RAYS=RAYS, num_warps=1, enable_fp_fusion=False,
-            )  # fmt: skip
+        march_kernel[(triton.cdiv(num_rays, RAYS),)](
+            *inputs, offsets, starts, ends, num_rays, near, dt_min, dt_max, cone,
+            float(2 ** (cascades - 1)), max_samples, cells, CASCADES=cascades,
+            HAS_CONE=cone > 0, WRITE=write, RAYS=RAYS, num_warps=1, enable_fp_fusion=False,
+        )  # fmt: skip
 
-    run(offsets, origins, origins, write=False)
+    return count_and_write(run, origins, capacity)
+
+
+def count_and_write(
+    run: Callable[[Tensor, Tensor, Tensor, bool], None], origins: Tensor, capacity: int | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What march returns, of a kernel that runs twice: `run(offsets, starts, ends, write)`."""
+    num_rays = origins.shape[0]
+    offsets = torch.zeros(num_rays + 1, dtype=torch.int64, device=origins.device)
+    if num_rays > 0:
+        run(offsets, origins, origins, False)
     offsets = offsets.cumsum(0)
     wanted = offsets[-1].clone()
     if capacity is not None:
         offsets = offsets.clamp(max=capacity)
     starts = origins.new_zeros(int(wanted) if capacity is None else capacity)
     ends = torch.zeros_like(starts)
-    run(offsets, starts, ends, write=True)
+    if num_rays > 0:
+        run(offsets, starts, ends, True)
     return starts, ends, offsets, wanted
 
 

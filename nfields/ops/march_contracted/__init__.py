@@ -8,11 +8,12 @@ Contract
     jitter      (n,)     in [0, 1): moves a ray's first step
     near, dt_min         see the reference; dt_min is the step in contracted space
     max_samples          a ray's later samples are left out
+    capacity             see nfields.ops.march
     returns     Samples, as of nfields.ops.march: t_starts, t_ends in scene units, offsets
 
 Choose it over `march` for photographs of a place without an end: one grid for everything, where
 cascades have a box and end there. No gradients. Deterministic. A ray that is not finite has no
-samples. On CUDA the reference runs.
+samples.
 """
 
 # pyright: reportCallIssue=false, reportArgumentType=false
@@ -22,10 +23,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from nfields.ops.backend import require_same_dtype, uses_reference
-from nfields.ops.march import Samples
+from nfields.ops.backend import cuda_function, require_same_dtype, uses_reference, uses_triton
+from nfields.ops.march import Samples, within
 from nfields.ops.march_contracted import cpu
 from nfields.ops.march_contracted.reference import march_contracted_reference
+
+_march_on_cuda = cuda_function("nfields.ops.march_contracted.cuda:march_contracted")
 
 
 def march_contracted(
@@ -37,6 +40,7 @@ def march_contracted(
     near: float,
     dt_min: float,
     max_samples: int = 1024,
+    capacity: int | None = None,
     backend: str = "auto",
 ) -> Samples:
     """Samples of every ray in occupied cells; see the module's contract."""
@@ -45,11 +49,14 @@ def march_contracted(
             f"march_contracted: near={near}, dt_min={dt_min}; need near >= 0, 0 < dt_min < 1"
         )
     options = (near, dt_min, max_samples)
-    if origins.is_cuda or uses_reference(backend, "march_contracted", origins):
-        found = march_contracted_reference(origins, directions, bits, jitter, *options)
-        return Samples(*found)
+    rays = (origins.detach(), directions.detach(), bits, jitter)
+    if uses_reference(backend, "march_contracted", origins):
+        return within(Samples(*march_contracted_reference(*rays, *options)), capacity)
     require_same_dtype("march_contracted", origins=origins, directions=directions, jitter=jitter)
-    arrays = [t.detach().contiguous().numpy() for t in (origins, directions, bits, jitter)]
+    if uses_triton(origins):
+        *found, wanted = _march_on_cuda(*rays, *options, capacity)
+        return Samples(*found, None if capacity is None else wanted)
+    arrays = [t.contiguous().numpy() for t in rays]
     kind = arrays[0].dtype.type
     offsets = torch.zeros(len(origins) + 1, dtype=torch.int64)
     nothing = arrays[3][:0]
@@ -58,4 +65,4 @@ def march_contracted(
     offsets = offsets.cumsum(0)
     starts, ends = origins.new_empty(2, int(offsets[-1]))
     cpu.march_contracted(*arrays, *numbers, starts.numpy(), ends.numpy(), offsets.numpy(), True)
-    return Samples(starts, ends, offsets)
+    return within(Samples(starts, ends, offsets), capacity)

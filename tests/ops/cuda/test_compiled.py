@@ -21,12 +21,21 @@ REPOSITORY = Path(__file__).parents[3]
 # Groups of about equal time, so that two workers share them.
 GROUPS = [
     ("grid_encode", "adam"),
-    ("march", "composite", "harmonics"),
+    ("march", "march_contracted", "composite", "distortion", "harmonics"),
     ("mlp",),
     ("rbf_decode", "rbf_interp"),
 ]
 # Their state is a few numbers a thread: a spill would be a mistake.
-NEVER_SPILL = ("grid_encode", "march", "composite", "adam", "mlp", "rbf_interp", "harmonics")
+NEVER_SPILL = (
+    "grid_encode",
+    "march",
+    "composite",
+    "adam",
+    "mlp",
+    "rbf_interp",
+    "harmonics",
+    "distortion",
+)
 ARCHITECTURES = {"sm_80", "sm_90", "sm_120"}
 MOST_SHARED = 99 * 1024  # bytes a program may have on consumer cards (sm_86, sm_89, sm_120)
 
