@@ -25,6 +25,7 @@ from nfields.ops.march_contracted import march_contracted
 from nfields.ops.mlp import mlp
 from nfields.ops.rbf_decode import rbf_decode
 from nfields.ops.rbf_interp import NeighborTree, build_tree, rbf_interp
+from nfields.ops.render import GridNetwork, render
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def cases(num_points: int) -> list[Case]:
     """All of them, for about so many points or samples."""
     makers = (
         grid_case, _mlp, rbf_case, _interp, _harmonics, _composite, _distortion, _march,
-        _march_contracted, _adam,
+        _march_contracted, _render, _adam,
     )  # fmt: skip
     return [make(num_points) for make in makers]
 
@@ -187,6 +188,35 @@ def _march_contracted(n: int) -> Case:
     origins, directions = 0.5 * normalize(_random(rays, 3), dim=1), _random(rays, 3) + 0.1
     tensors = [origins, normalize(directions, dim=1), bits, torch.zeros(rays)]
     return Case("march_contracted", tensors, function)
+
+
+def _render(n: int) -> Case:
+    """A view of rbfnet, harmonics of degree 2; no ray ends early, as for composite."""
+    rays = max(n // 32, 32)
+    layout = GridLayout.build(
+        dim=3, num_levels=8, base_resolution=16, max_resolution=256, log2_entries=12
+    )
+    origins = normalize(_random(rays, 3), dim=1)
+    directions = normalize(0.3 * _random(rays, 3).flip(0) - origins, dim=1)
+    bits = torch.full((1, 32, 32, 4), 255, dtype=torch.uint8)
+    table, centers = 0.3 * _random(layout.num_entries, 4), 0.3 * _random(32, 32)
+    readout = 0.3 * _random(28, 64)
+    tensors = [origins, directions, _random(rays, 9), bits, table, centers, readout, readout[:, 0]]
+
+    def function(tensors: list[Tensor], backend: str) -> list[Tensor]:
+        origins, directions, basis, bits, table, centers, readout, bias = tensors
+        network = GridNetwork(
+            table, layout.scales.to(table), layout.levels.to(table.device), False, centers,
+            torch.ones_like(centers), [], [], readout, bias,
+        )  # fmt: skip
+        found = render(
+            origins, directions, basis, network, bits, center=(0.0, 0.0, 0.0), half_size=1.0,
+            density_bias=0.0, near=0.0, dt_min=1 / 16, dt_max=1 / 16, cone=0.0, max_samples=1024,
+            min_transmittance=0.0, backend=backend,
+        )  # fmt: skip
+        return [*found]
+
+    return Case("render", tensors, function)
 
 
 def _adam(n: int) -> Case:

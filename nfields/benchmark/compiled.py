@@ -75,6 +75,13 @@ def _interp(kernel: str, dim: int) -> Case:
     )
 
 
+def _render(**constants: Any) -> Case:
+    return Case(
+        "render.render_kernel", {**constants, "SMOOTHSTEP": False, "OUT": 64, "RAYS": 16},
+        options={"num_warps": 4},
+    )  # fmt: skip
+
+
 _MARCH = {"num_warps": 1, "enable_fp_fusion": False}
 CASES = [
     *(
@@ -147,6 +154,8 @@ CASES = [
         "rbf_interp.feature_gradient_kernel", {"SINES": True, "FEATURES": 32, "TILE": 32},
         options={"num_warps": 1},
     ),
+    _render(GAUSSIAN=True, LINEAR=True, FEATURES=4, WIDTH=64, CASCADES=1, HAS_CONE=False),
+    _render(GAUSSIAN=False, LINEAR=False, FEATURES=2, WIDTH=64, CASCADES=3, HAS_CONE=True),
     *(_rbf(kernel, num) for kernel in ("features_gradient", "moments") for num in (32, 64)),
 ]  # fmt: skip
 

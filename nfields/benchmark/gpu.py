@@ -31,7 +31,7 @@ from nfields.stored_run import load_run
 
 # Of the norm. TensorFloat-32 products round to 5e-4; positions in the finest level of a grid to
 # 2048 x 6e-8; a ray's count of samples may differ by one in about fifty.
-TOLERANCE = {"march": 5e-3, "march_contracted": 5e-3}
+TOLERANCE = {"march": 5e-3, "march_contracted": 5e-3, "render": 5e-3}
 USUAL_TOLERANCE = 1e-3
 
 

@@ -37,8 +37,6 @@ Precision = Literal["fp32", "bf16", "fp16"]
 # tl.dot on tensor cores in TF32 and bfloat16 begins with Ampere.
 MIN_CAPABILITY = (8, 0)
 
-WITHOUT_CUDA_KERNEL = ("render",)
-
 _precision: ContextVar[Precision] = ContextVar("precision", default="fp32")
 _cuda_kernels: dict[CustomOpDef, str] = {}
 _stand_in: str | None = None  # the device that plays the GPU
@@ -75,11 +73,6 @@ def uses_reference(backend: str, operation: str, tensor: Tensor) -> bool:
             raise ConfigError(
                 f"{operation}: backend=numba runs on the CPU but the tensors are on {device}; "
                 "use trainer.device=cpu, or model.backend=auto (and task.backend=auto)"
-            )
-        if operation in WITHOUT_CUDA_KERNEL:
-            raise ConfigError(
-                f"{operation}: no CUDA kernel in this version, and tensors are on {device}; set "
-                "model.backend=reference (plain PyTorch, any device) or trainer.device=cpu"
             )
         require_triton(device)
         return False

@@ -1,7 +1,7 @@
 """Looking at a radiance field: which of two ways renders rays that need no gradient.
 
 fused    march, field and compositing in one kernel (nfields/ops/render), for fields that are a
-         grid and a small network, on the CPU
+         grid and a small network; on a GPU only where it is asked for (renderer=fused)
 plain    the operations of training one after the other; any field, any device, any backend
 
 They agree to rounding (colours to 1e-4); fused stops at the first opaque sample of a ray.
@@ -136,10 +136,10 @@ def fused_network(
         )
     elif len(network.readout_weight) != 1 + 3 * (sh_degree + 1) ** 2:
         reason = "colours do not come from harmonics alone (task.head=sh)"
-    elif network.table.device.type != "cpu":
-        reason = f"the field is on {network.table.device}; set trainer.device=cpu"
-    elif backend not in ("auto", "numba"):
+    elif backend not in ("auto", "numba" if network.table.device.type == "cpu" else "triton"):
         reason = f"task.backend={backend}"
+    elif renderer == "auto" and network.table.device.type != "cpu":
+        return None  # until fused is measured on a GPU: it was only run by Triton's interpreter
     else:
         return network
     if renderer == "fused":

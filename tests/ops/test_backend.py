@@ -37,12 +37,3 @@ def test_a_card_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8, 0))
     require_triton(torch.device("cuda", 0))
     backend._require_capability.cache_clear()
-
-
-def test_an_operation_without_cuda_kernel_says_what_runs_instead(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(backend, "uses_triton", lambda tensor: True)
-    with pytest.raises(ConfigError, match=r"render: no CUDA kernel .*backend=reference"):
-        uses_reference("auto", "render", torch.zeros(1))
-    assert uses_reference("reference", "render", torch.zeros(1))

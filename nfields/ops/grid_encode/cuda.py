@@ -31,9 +31,8 @@ PRIME_Y, PRIME_Z = tl.constexpr(HASH_PRIMES[1]), tl.constexpr(HASH_PRIMES[2])
 
 
 @triton.jit
-def _axis(x_ptr, point, mask, k, scale, DIM: tl.constexpr, SMOOTHSTEP: tl.constexpr):
-    """Cell along axis k, position t in it, and dt/dx (0 where x is clamped)."""
-    x = tl.load(x_ptr + point * DIM + k, mask=mask, other=0.0)
+def cell_of(x, scale, SMOOTHSTEP: tl.constexpr):
+    """Cell along an axis, position t in it, and dt/dx (0 where x is clamped)."""
     inside = (x >= 0.0) & (x <= 1.0)
     x = tl.where(x >= 0.0, x, 0.0)  # NaN too
     x = tl.where(x <= 1.0, x, 1.0)
@@ -48,7 +47,13 @@ def _axis(x_ptr, point, mask, k, scale, DIM: tl.constexpr, SMOOTHSTEP: tl.conste
 
 
 @triton.jit
-def _entry(x, y, z, resolution, num_entries, is_hashed, DIM: tl.constexpr):
+def _axis(x_ptr, point, mask, k, scale, DIM: tl.constexpr, SMOOTHSTEP: tl.constexpr):
+    """`cell_of` coordinate k of the points."""
+    return cell_of(tl.load(x_ptr + point * DIM + k, mask=mask, other=0.0), scale, SMOOTHSTEP)
+
+
+@triton.jit
+def entry_of(x, y, z, resolution, num_entries, is_hashed, DIM: tl.constexpr):
     """Entry of a vertex within its level; all uint32."""
     if is_hashed:
         index = x ^ (y * PRIME_Y)
@@ -84,7 +89,7 @@ def encode_kernel(
         weight = (tx if corner & 1 else 1 - tx) * (ty if corner & 2 else 1 - ty)
         if DIM == 3:
             weight *= tz if corner & 4 else 1 - tz
-        entry = _entry(
+        entry = entry_of(
             x + (corner & 1), y + (corner >> 1 & 1), z + (corner >> 2), resolution, num_entries,
             is_hashed, DIM,
         )  # fmt: skip
@@ -121,7 +126,7 @@ def table_gradient_kernel(
         weight = (tx if corner & 1 else 1 - tx) * (ty if corner & 2 else 1 - ty)
         if DIM == 3:
             weight *= tz if corner & 4 else 1 - tz
-        entry = _entry(
+        entry = entry_of(
             x + (corner & 1), y + (corner >> 1 & 1), z + (corner >> 2), resolution, num_entries,
             is_hashed, DIM,
         )  # fmt: skip
@@ -153,7 +158,7 @@ def point_gradient_kernel(
         y, ty, slope_y = _axis(x_ptr, point, mask, 1, scale, DIM, SMOOTHSTEP)
         z, tz, slope_z = _axis(x_ptr, point, mask, DIM - 1, scale, DIM, SMOOTHSTEP)
         for corner in tl.static_range(1 << DIM):
-            entry = _entry(
+            entry = entry_of(
                 x + (corner & 1), y + (corner >> 1 & 1), z + (corner >> 2), resolution,
                 num_entries, is_hashed, DIM,
             )  # fmt: skip

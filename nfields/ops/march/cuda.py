@@ -30,7 +30,7 @@ def _axis_interval(o, d, half_size):
 
 
 @triton.jit
-def _step(t, cone, dt_min, dt_max):
+def step_at(t, cone, dt_min, dt_max):
     return tl.minimum(tl.maximum(t * cone, dt_min), dt_max)
 
 
@@ -43,22 +43,17 @@ def _exit(d, position, index, shift, width):
 
 
 @triton.jit
-def march_kernel(
-    origins_ptr, directions_ptr, bits_ptr, coarse_ptr, jitter_ptr, offsets_ptr, starts_ptr,
-    ends_ptr, num_rays, near, dt_min, dt_max, cone, half_size, max_samples, cells,
-    CASCADES: tl.constexpr, HAS_CONE: tl.constexpr, WRITE: tl.constexpr, RAYS: tl.constexpr,
-):  # fmt: skip
-    """Counts into offsets[i + 1], or writes the samples of ray i from offsets[i] on."""
-    ray = tl.program_id(0) * RAYS + tl.arange(0, RAYS)
-    mask = ray < num_rays
-    ox = tl.load(origins_ptr + ray * 3, mask=mask, other=0.0)
-    oy = tl.load(origins_ptr + ray * 3 + 1, mask=mask, other=0.0)
-    oz = tl.load(origins_ptr + ray * 3 + 2, mask=mask, other=0.0)
-    dx = tl.load(directions_ptr + ray * 3, mask=mask, other=1.0)
-    dy = tl.load(directions_ptr + ray * 3 + 1, mask=mask, other=1.0)
-    dz = tl.load(directions_ptr + ray * 3 + 2, mask=mask, other=1.0)
-    jitter = tl.load(jitter_ptr + ray, mask=mask, other=0.0)
-    kind = ox.dtype
+def load_rays(rays_ptr, ray, mask, other):
+    """The three numbers of each ray."""
+    x = tl.load(rays_ptr + ray * 3, mask=mask, other=other)
+    y = tl.load(rays_ptr + ray * 3 + 1, mask=mask, other=other)
+    z = tl.load(rays_ptr + ray * 3 + 2, mask=mask, other=other)
+    return x, y, z
+
+
+@triton.jit
+def begin(ox, oy, oz, dx, dy, dz, mask, jitter, near, dt_min, dt_max, cone, half_size):
+    """Which rays cross the scene, the t of their first step, and where they leave."""
     everything = tl.abs(ox) + tl.abs(oy) + tl.abs(oz) + tl.abs(dx) + tl.abs(dy) + tl.abs(dz)
     active = mask & (everything < float("inf"))  # False for NaN
     enter_x, leave_x = _axis_interval(ox, dx, half_size)
@@ -67,13 +62,89 @@ def march_kernel(
     enter = tl.maximum(tl.maximum(enter_x, enter_y), tl.maximum(enter_z, near))
     leave = tl.minimum(tl.minimum(leave_x, leave_y), leave_z)
     active = active & (enter < leave)
+    origin_t = tl.where(active, enter + jitter * step_at(enter, cone, dt_min, dt_max), 0.0)
+    return active, origin_t, leave
+
+
+@triton.jit
+def look(
+    ox, oy, oz, dx, dy, dz, bits_ptr, coarse_ptr, origin_t, leave, t, dt, index, skip_to, active,
+    dt_min, dt_max, cone, cells, CASCADES: tl.constexpr, HAS_CONE: tl.constexpr,
+):  # fmt: skip
+    """Whether a sample is found, its start and end; then t, dt, index, skip_to, active go on."""
+    is_skipped = t + 0.5 * dt < skip_to
     # Without a cone t = origin_t + index dt_min, so that steps can be skipped by a division.
-    origin_t = tl.where(active, enter + jitter * _step(enter, cone, dt_min, dt_max), 0.0)
+    if not HAS_CONE:
+        # All steps of an empty cell at once.
+        steps = tl.ceil((skip_to - t) / dt - 0.5)
+        steps = tl.minimum(tl.maximum(steps, 1.0), 1073741824.0).to(tl.int32)
+        index = tl.where(active & is_skipped, index + steps, index)
+        t = origin_t + index.to(t.dtype) * dt
+        is_skipped = is_skipped & False
+    start, end = t, t + dt
+    middle = t + 0.5 * dt
+    active = active & (middle < leave)
+    looks = active & ~is_skipped
+    x = tl.where(looks, ox + middle * dx, 0.0)
+    y = tl.where(looks, oy + middle * dy, 0.0)
+    z = tl.where(looks, oz + middle * dz, 0.0)
+    reach = tl.maximum(tl.maximum(tl.abs(x), tl.abs(y)), tl.abs(z))
+    cascade = tl.full(t.shape, 0, tl.int32)
+    size = tl.full(t.shape, 1, t.dtype)
+    for k in tl.static_range(CASCADES - 1):
+        outside = (reach >= 1 << k) | (dt * cells > 2 << k)
+        cascade = tl.where(outside, k + 1, cascade)
+        size = tl.where(outside, 2 << k, size)
+    width = 2 * size / cells
+    last = (cells - 1).to(t.dtype)
+    px = (x / size + 1.0) * (0.5 * cells)
+    py = (y / size + 1.0) * (0.5 * cells)
+    pz = (z / size + 1.0) * (0.5 * cells)
+    ix = tl.minimum(tl.maximum(px, 0.0), last).to(tl.int32)
+    iy = tl.minimum(tl.maximum(py, 0.0), last).to(tl.int32)
+    iz = tl.minimum(tl.maximum(pz, 0.0), last).to(tl.int32)
+    blocks = cells >> 3
+    block = ((cascade * blocks + (iz >> 3)) * blocks + (iy >> 3)) * blocks + (ix >> 3)
+    byte = ((cascade * cells + iz) * cells + iy) * blocks + (ix >> 3)
+    has_any = tl.load(coarse_ptr + block, mask=looks, other=0) != 0
+    bits = tl.load(bits_ptr + byte, mask=looks & has_any, other=0).to(tl.int32)
+    hit = looks & has_any & ((bits >> (ix & 7)) & 1 != 0)
+    # Steps whose middle stays inside the empty cell or block need no look-up; a hair less, so
+    # that rounding never skips an occupied cell.
+    shift = tl.where(has_any, 0, 3)
+    far = tl.minimum(_exit(dx, px, ix, shift, width), _exit(dy, py, iy, shift, width))
+    far = tl.minimum(far, _exit(dz, pz, iz, shift, width))
+    beyond = middle + far - 1e-4 * width
+    skip_to = tl.where(hit, 0.0, tl.where(looks, beyond, skip_to))
+    if HAS_CONE:
+        t = t + dt
+        dt = step_at(t, cone, dt_min, dt_max)
+    else:
+        index = tl.where(active, index + 1, index)
+        t = origin_t + index.to(t.dtype) * dt
+    return hit, start, end, t, dt, index, skip_to, active
+
+
+@triton.jit
+def march_kernel(
+    origins_ptr, directions_ptr, bits_ptr, coarse_ptr, jitter_ptr, offsets_ptr, starts_ptr,
+    ends_ptr, num_rays, near, dt_min, dt_max, cone, half_size, max_samples, cells,
+    CASCADES: tl.constexpr, HAS_CONE: tl.constexpr, WRITE: tl.constexpr, RAYS: tl.constexpr,
+):  # fmt: skip
+    """Counts into offsets[i + 1], or writes the samples of ray i from offsets[i] on."""
+    ray = tl.program_id(0) * RAYS + tl.arange(0, RAYS)
+    mask = ray < num_rays
+    ox, oy, oz = load_rays(origins_ptr, ray, mask, 0.0)
+    dx, dy, dz = load_rays(directions_ptr, ray, mask, 1.0)
+    jitter = tl.load(jitter_ptr + ray, mask=mask, other=0.0)
+    active, origin_t, leave = begin(
+        ox, oy, oz, dx, dy, dz, mask, jitter, near, dt_min, dt_max, cone, half_size
+    )
     t = origin_t
-    dt = _step(t, cone, dt_min, dt_max)
+    dt = step_at(t, cone, dt_min, dt_max)
     index = tl.full([RAYS], 0, tl.int32)
     count = tl.full([RAYS], 0, tl.int32)
-    skip_to = tl.full([RAYS], 0, kind)
+    skip_to = tl.full([RAYS], 0, ox.dtype)
     first = tl.full([RAYS], 0, tl.int64)
     room = tl.full([RAYS], 0, tl.int32) + max_samples
     if WRITE:
@@ -81,58 +152,14 @@ def march_kernel(
         room = (tl.load(offsets_ptr + ray + 1, mask=mask, other=0) - first).to(tl.int32)
     active = active & (room > 0)
     while tl.max(active.to(tl.int32), axis=0) > 0:
-        is_skipped = t + 0.5 * dt < skip_to
-        if not HAS_CONE:
-            # All steps of an empty cell at once.
-            steps = tl.ceil((skip_to - t) / dt - 0.5)
-            steps = tl.minimum(tl.maximum(steps, 1.0), 1073741824.0).to(tl.int32)
-            index = tl.where(active & is_skipped, index + steps, index)
-            t = origin_t + index.to(kind) * dt
-            is_skipped = is_skipped & False
-        middle = t + 0.5 * dt
-        active = active & (middle < leave)
-        looks = active & ~is_skipped
-        x = tl.where(looks, ox + middle * dx, 0.0)
-        y = tl.where(looks, oy + middle * dy, 0.0)
-        z = tl.where(looks, oz + middle * dz, 0.0)
-        reach = tl.maximum(tl.maximum(tl.abs(x), tl.abs(y)), tl.abs(z))
-        cascade = tl.full([RAYS], 0, tl.int32)
-        size = tl.full([RAYS], 1, kind)
-        for k in tl.static_range(CASCADES - 1):
-            outside = (reach >= 1 << k) | (dt * cells > 2 << k)
-            cascade = tl.where(outside, k + 1, cascade)
-            size = tl.where(outside, 2 << k, size)
-        width = 2 * size / cells
-        last = (cells - 1).to(kind)
-        px = (x / size + 1.0) * (0.5 * cells)
-        py = (y / size + 1.0) * (0.5 * cells)
-        pz = (z / size + 1.0) * (0.5 * cells)
-        ix = tl.minimum(tl.maximum(px, 0.0), last).to(tl.int32)
-        iy = tl.minimum(tl.maximum(py, 0.0), last).to(tl.int32)
-        iz = tl.minimum(tl.maximum(pz, 0.0), last).to(tl.int32)
-        blocks = cells >> 3
-        block = ((cascade * blocks + (iz >> 3)) * blocks + (iy >> 3)) * blocks + (ix >> 3)
-        byte = ((cascade * cells + iz) * cells + iy) * blocks + (ix >> 3)
-        has_any = tl.load(coarse_ptr + block, mask=looks, other=0) != 0
-        bits = tl.load(bits_ptr + byte, mask=looks & has_any, other=0).to(tl.int32)
-        hit = looks & has_any & ((bits >> (ix & 7)) & 1 != 0)
+        hit, start, end, t, dt, index, skip_to, active = look(
+            ox, oy, oz, dx, dy, dz, bits_ptr, coarse_ptr, origin_t, leave, t, dt, index, skip_to,
+            active, dt_min, dt_max, cone, cells, CASCADES, HAS_CONE,
+        )  # fmt: skip
         if WRITE:
-            tl.store(starts_ptr + first + count, t, mask=hit)
-            tl.store(ends_ptr + first + count, t + dt, mask=hit)
+            tl.store(starts_ptr + first + count, start, mask=hit)
+            tl.store(ends_ptr + first + count, end, mask=hit)
         count += hit.to(tl.int32)
-        # Steps whose middle stays inside the empty cell or block need no look-up; a hair less, so
-        # that rounding never skips an occupied cell.
-        shift = tl.where(has_any, 0, 3)
-        far = tl.minimum(_exit(dx, px, ix, shift, width), _exit(dy, py, iy, shift, width))
-        far = tl.minimum(far, _exit(dz, pz, iz, shift, width))
-        beyond = middle + far - 1e-4 * width
-        skip_to = tl.where(hit, 0.0, tl.where(looks, beyond, skip_to))
-        if HAS_CONE:
-            t = t + dt
-            dt = _step(t, cone, dt_min, dt_max)
-        else:
-            index = tl.where(active, index + 1, index)
-            t = origin_t + index.to(kind) * dt
         active = active & (count < room)
     if not WRITE:
         tl.store(offsets_ptr + ray + 1, count.to(tl.int64), mask=mask)

@@ -162,7 +162,7 @@ def _fused_width(weights: Sequence[Tensor]) -> int | None:
     return max(16, triton.next_power_of_2(width)) if width <= MAX_FUSED_WIDTH else None
 
 
-def _padded(tensors: Sequence[Tensor], *shape: int) -> Tensor:
+def pad_and_stack(tensors: Sequence[Tensor], *shape: int) -> Tensor:
     """The tensors as one, each with zeros behind its numbers."""
     out = tensors[0].new_zeros(len(tensors), *shape)
     for target, tensor in zip(out, tensors, strict=True):
@@ -197,7 +197,8 @@ def forward(
     if num_points > 0:
         zeros = [w.new_zeros(w.shape[0]) for w in weights]
         forward_kernel[(triton.cdiv(num_points, BLOCK),)](
-            x.contiguous(), _padded(weights, width, width), _padded([*biases] or zeros, width),
+            x.contiguous(), pad_and_stack(weights, width, width),
+            pad_and_stack([*biases] or zeros, width),
             out, kept, num_points, x.shape[1], out.shape[1], num_layers, WIDTH=width, SINE=is_sine,
             ACTIVATE_LAST=activate_last, KEEP=keep, PRODUCT=_triton_type(product), BLOCK=BLOCK,
             num_warps=NUM_WARPS,
@@ -223,7 +224,11 @@ def backward(
     bias_parts = x.new_zeros(max(num_parts, 1), num_layers, width)
     scale = x.new_ones(1)
     if num_points > 0:
-        x, gradient, padded = x.contiguous(), gradient.contiguous(), _padded(weights, width, width)
+        x, gradient, padded = (
+            x.contiguous(),
+            gradient.contiguous(),
+            pad_and_stack(weights, width, width),
+        )
         if precision == "fp16":
             largest = gradient.abs().amax().clamp(min=1e-30)
             scale = torch.exp2(_GRADIENT_EXPONENT - torch.ceil(torch.log2(largest)))

@@ -16,7 +16,7 @@ Contract
 
 What training computes as march, grid_encode, rbf_decode or mlp, and composite, without their
 buffers: samples behind the end of a ray are not evaluated, which are most in a trained scene.
-float32 on the CPU. No gradients. A ray without samples is zero. Deterministic for any number of
+float32. No gradients. A ray without samples is zero. Deterministic for any number of
 threads. Use it to look at a field; to train it, use the operations it joins.
 """
 
@@ -30,13 +30,17 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from nfields.ops.backend import require_same_dtype, uses_reference
+from nfields.errors import ConfigError
+from nfields.ops.backend import cuda_function, require_same_dtype, uses_reference, uses_triton
 from nfields.ops.grid_encode.lanes import HAS_GATHER
 from nfields.ops.march import cpu as march_cpu
 from nfields.ops.render import cpu
 from nfields.ops.render.reference import render_reference
 
-__all__ = ["GridNetwork", "render"]
+__all__ = ["MAX_CUDA_WIDTH", "GridNetwork", "render"]
+
+MAX_CUDA_WIDTH = 64  # units of a layer or neurons that the CUDA kernel takes
+_render_on_cuda = cuda_function("nfields.ops.render.cuda:render")
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,17 @@ def render(
     )
     if origins.dtype != torch.float32:
         raise ValueError(f"render: rays are {origins.dtype}; the kernel takes float32")
+    if uses_triton(origins):
+        neurons = [] if network.centers is None else [network.centers]
+        width = max(len(weight) for weight in (*network.weights, *neurons))
+        if width > MAX_CUDA_WIDTH:
+            raise ConfigError(
+                f"render: {width} units are more than the {MAX_CUDA_WIDTH} that the CUDA kernel "
+                "takes; set task.renderer=plain"
+            )
+        return _render_on_cuda(
+            origins, directions, basis, network, bits, frame, steps, limits, max_samples
+        )
     num_rays, features = len(origins), network.table.shape[1]
     out = torch.zeros(num_rays, 5)
     if num_rays == 0:

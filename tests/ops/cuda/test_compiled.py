@@ -23,7 +23,7 @@ GROUPS = [
     ("grid_encode", "adam"),
     ("march", "march_contracted", "composite", "distortion", "harmonics"),
     ("mlp",),
-    ("rbf_decode", "rbf_interp"),
+    ("rbf_decode", "rbf_interp", "render"),
 ]
 # Their state is a few numbers a thread: a spill would be a mistake.
 NEVER_SPILL = (
