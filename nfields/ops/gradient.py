@@ -1,4 +1,4 @@
-"""Second derivatives of an operation through its reference."""
+"""Second derivatives of an operation through its reference; which gradients are asked for."""
 
 from collections.abc import Callable, Sequence
 
@@ -30,3 +30,19 @@ def reference_gradients(
         if not total.requires_grad:
             return (None,) * (1 + len(leaves))
         return torch.autograd.grad(total, (gradient, *leaves), allow_unused=True)
+
+
+def asked_later(tensor: Tensor) -> Tensor:
+    """The tensor under a node of its own, which `is_asked_for` can tell of; leaves have none."""
+    return tensor.view_as(tensor) if tensor.requires_grad and tensor.is_leaf else tensor
+
+
+def is_asked_for(tensor: Tensor) -> bool:
+    """Whether the backward pass that runs now needs the gradient of an input of the operation.
+
+    A context's `needs_input_grad` says whether the input requires one, which parameters always do,
+    also where the derivative in the points alone is taken. True where that is not known.
+    """
+    node = tensor.grad_fn
+    # What checkpointing and hooks of several tensors (torch.autograd.graph) ask too.
+    return node is None or bool(torch._C._will_engine_execute_node(node))

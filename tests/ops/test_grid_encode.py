@@ -1,12 +1,13 @@
 """grid_encode: the published indexing, closed forms of interpolation, kernel against reference."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from nfields.errors import ConfigError
-from nfields.ops.grid_encode import GridLayout, grid_encode
+from nfields.ops.grid_encode import GridLayout, cpu, grid_encode
 from nfields.ops.grid_encode.reference import grid_encode_reference, vertex_index
 from tests.compare import assert_matches
 from tests.ops.derivatives import assert_same_derivatives
@@ -132,6 +133,37 @@ def test_no_points_give_no_features_and_zero_gradient() -> None:
     features.sum().backward()
     assert features.shape == (0, 16)
     assert table.grad is not None and not table.grad.any()
+
+
+def test_slope_in_the_points_alone_computes_no_gradient_of_the_table(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layout = small_layout(3)
+    x = torch.rand(50, 3, requires_grad=True)
+    table = torch.randn(layout.num_entries, 4, requires_grad=True)
+
+    def features() -> torch.Tensor:
+        return grid_encode(x, table, layout.scales, layout.levels).sum()
+
+    expected = torch.autograd.grad(features(), (x, table))
+    computed: list[bool] = []
+    kernel = cpu.table_gradient_kernel
+
+    def counted(dim: int, num_features: int) -> Any:
+        computed.append(True)
+        return kernel(dim, num_features)
+
+    monkeypatch.setattr(cpu, "table_gradient_kernel", counted)
+    (slope,) = torch.autograd.grad(features(), x, create_graph=True)
+    assert torch.equal(slope, expected[0])
+    assert computed == []
+    slope.square().sum().backward()
+    assert computed == []  # the kernel of second derivatives did it
+    assert torch.equal(torch.autograd.grad(features(), table)[0], expected[1])
+    table.grad = None
+    features().backward()
+    assert table.grad is not None and torch.equal(table.grad, expected[1])
+    assert len(computed) == 2
 
 
 def test_points_that_are_not_contiguous_are_read_right() -> None:

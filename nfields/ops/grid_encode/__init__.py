@@ -31,7 +31,7 @@ from nfields.ops.backend import (
     uses_reference,
     uses_triton,
 )
-from nfields.ops.gradient import reference_gradients
+from nfields.ops.gradient import asked_later, is_asked_for, reference_gradients
 from nfields.ops.grid_encode import cpu, second_cpu
 from nfields.ops.grid_encode.lanes import HAS_GATHER
 from nfields.ops.grid_encode.reference import grid_encode_reference
@@ -114,6 +114,8 @@ def grid_encode(
     if uses_reference(backend, "grid_encode", x):
         return grid_encode_reference(x, table, scales, layout, smoothstep)
     require_same_dtype("grid_encode", table=table, x=x)
+    if x.requires_grad:
+        table = asked_later(table)
     return _encode(x, table, scales, layout, smoothstep)
 
 
@@ -220,6 +222,8 @@ def _save(ctx, inputs, output) -> None:
 def _backward(ctx, gradient: Tensor):
     x, table, scales, layout = ctx.saved_tensors
     needs_x, needs_table = ctx.needs_input_grad[:2]
+    if needs_x and needs_table:
+        needs_table = is_asked_for(table)
     x_gradient, table_gradient = _encode_backward(
         gradient, x, table, scales, layout, ctx.smoothstep, needs_x, needs_table
     )
