@@ -344,5 +344,5 @@ def test_common_change_of_all_pictures_is_no_correction(mode: Literal["gain", "a
 
 def test_experiment_for_photographs_turns_on_what_they_need() -> None:
     task = nfields.compose(["experiment=photographs", "data.path=somewhere"]).task
-    assert task.sky.mode == "learned" and task.exposure.mode == "gain"
+    assert task.sky.mode == "learned" and task.exposure.mode == "none"
     assert task.distortion_weight > 0 and task.space == "box"
