@@ -19,6 +19,7 @@ from nfields.data.posed_images import SceneTransform
 from nfields.data.surface_samples import SurfaceSamples, kept_samples
 from nfields.data.true_surface import TrueSurface
 from nfields.errors import ConfigError, DataError
+from nfields.render.triangle_mesh import TriangleMesh, smallest_body
 
 # The longest side of a surface's box is twice this; around it there is room for the outside.
 HALF_SIDE = 0.9
@@ -30,7 +31,8 @@ class SurfaceData:
     path=null is a knot whose distance is known exactly. A mesh or the knot has `truth` and
     `samples`; points have `oriented`, and so has a mesh of which only `num_points` points are to
     be learned from: its truth then serves the evaluation alone. All three are None when restored
-    from a card, which has the transform to the user's frame only.
+    from a card, which has the transform to the user's frame and `smallest_body` only: the area of
+    a mesh's smallest part, in our frame, None for others.
     """
 
     def __init__(self, *, path: str | None, num_points: int | None, seed: int) -> None:
@@ -42,6 +44,7 @@ class SurfaceData:
         self.truth: TrueSurface | None
         self.samples: SurfaceSamples | None = None
         self.oriented: OrientedPoints | None = None
+        self.smallest_body: float | None = None
         if path is not None and Path(path).suffix.lower() in POINT_SUFFIXES:
             stored = read_points(Path(path), num_points, seed)
             if stored is not None:
@@ -60,6 +63,7 @@ class SurfaceData:
             faces, notes = oriented(vertices, mesh.faces)
             self.notes += [*mesh.notes, *notes]
             self.truth = MeshSurface(vertices, faces)
+            self.smallest_body = smallest_body(TriangleMesh(vertices, faces))
             if self.truth.inner_share > 0:
                 self.notes.append(
                     f"{100 * self.truth.inner_share:.2g} % of the mesh's area lies inside of its "
@@ -111,6 +115,7 @@ class SurfaceData:
             "class": "nfields.data.surface_file.SurfaceData",
             "transform": {"scale": self.transform.scale, "offset": list(self.transform.offset)},
             "source": self.source,
+            "smallest_body": self.smallest_body,
             "notes": self.notes,
         }
 
@@ -122,6 +127,8 @@ class SurfaceData:
             x, y, z = (float(value) for value in card["transform"]["offset"])
             data.transform = SceneTransform(float(card["transform"]["scale"]), (x, y, z))
             data.source, data.notes = str(card["source"]), list(card["notes"])
+            smallest = card.get("smallest_body")  # not in cards of before 2026-11-25
+            data.smallest_body = None if smallest is None else float(smallest)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"the data card is incomplete or damaged ({type(error).__name__}: {error}); it "

@@ -19,16 +19,12 @@ from nfields.export.comparison import progress_bar
 from nfields.export.export import Export, surface_task
 from nfields.export.mesh_file import SUFFIXES, write_mesh
 from nfields.export.mesh_report import compare, describe, lines
+from nfields.export.stray_parts import without_small_parts, without_strays
 from nfields.model.field import Field
 from nfields.render.isosurface import extract_surface
 from nfields.render.surface import Surface
 from nfields.render.surface_refine import normals, project, sharpen
-from nfields.render.triangle_mesh import (
-    TriangleMesh,
-    component_labels,
-    face_areas,
-    keep_faces,
-)
+from nfields.render.triangle_mesh import TriangleMesh
 from nfields.run_folder import write_json
 from nfields.stored_run import StoredRun
 
@@ -55,7 +51,7 @@ class MeshExport(Export):
         sharp: bool,
         newton_steps: int,
         normal_step: int | float,
-        min_component: int | float,
+        min_component: int | float | None,
         max_faces: int | None,
         colors: bool,
         safety: int | float,
@@ -71,8 +67,8 @@ class MeshExport(Export):
             raise ConfigError(f"newton_steps={newton_steps} must be 0 or more")
         if not 0 < normal_step <= 2:
             raise ConfigError(f"normal_step={normal_step} must be above 0 and at most 2 cells")
-        if not 0 <= min_component <= 1:
-            raise ConfigError(f"min_component={min_component} must be between 0 and 1")
+        if min_component is not None and not 0 <= min_component <= 1:
+            raise ConfigError(f"min_component={min_component} must be between 0 and 1, or null")
         if max_faces is not None and max_faces < 4:
             raise ConfigError(f"max_faces={max_faces} must be at least 4, or null")
         if safety <= 0:
@@ -82,7 +78,8 @@ class MeshExport(Export):
         self.resolution, self.out, self.overwrite = resolution, out, overwrite
         self.level = None if level is None else float(level)
         self.sharp, self.newton_steps, self.normal_step = sharp, newton_steps, float(normal_step)
-        self.min_component, self.max_faces, self.colors = float(min_component), max_faces, colors
+        self.min_component = None if min_component is None else float(min_component)
+        self.max_faces, self.colors = max_faces, colors
         self.safety, self.truth, self.num_points = float(safety), truth, num_points
         self.chunk = chunk
 
@@ -131,9 +128,12 @@ class MeshExport(Export):
             )
         mesh, grid, notes = found.mesh, found.grid, []
         options = {"difference": self.normal_step, "chunk": self.chunk}
-        mesh, num_dropped = drop_small_components(mesh, self.min_component)
-        if num_dropped:
-            notes.append(f"{num_dropped:,} small parts were dropped (min_component)")
+        if self.min_component is None and self.level is None:
+            mesh, dropped = without_strays(mesh, surface)
+            notes += [dropped.note] if dropped.num else []
+        else:  # at another level bodies may be of any size
+            mesh, dropped = without_small_parts(mesh, self.min_component or 0.0)
+            notes += [f"small: {dropped} dropped (min_component)"] if dropped.num else []
         if self.sharp:
             mesh = sharpen(surface, mesh, grid, steps=self.newton_steps, **options)
         if self.max_faces is not None and self.max_faces < len(mesh.faces):
@@ -148,7 +148,8 @@ class MeshExport(Export):
             "cells": list(grid.num_cells),
             "cell_size": float(grid.spacing.max()) * _user_scale(surface),
             "evaluations_to_find": found.num_samples,
-            "num_dropped_components": num_dropped,
+            "num_dropped_components": dropped.num,
+            "dropped_share_of_area": dropped.share,
             "notes": notes,
         }
         return mesh, facts
@@ -196,16 +197,6 @@ def to_user(mesh: TriangleMesh, surface: Surface) -> TriangleMesh:
         faces=mesh.faces[:, ::-1] if is_mirrored else mesh.faces,
         normals=turned,
     )
-
-
-def drop_small_components(mesh: TriangleMesh, share: float) -> tuple[TriangleMesh, int]:
-    """The mesh without parts of less than `share` of the largest part's area; how many went."""
-    if share <= 0:
-        return mesh, 0
-    label = component_labels(mesh)[mesh.faces[:, 0]]
-    areas = np.bincount(label, face_areas(mesh))
-    is_kept = areas >= share * areas.max()
-    return keep_faces(mesh, is_kept[label]), int(((areas > 0) & ~is_kept).sum())
 
 
 def with_fewer_faces(mesh: TriangleMesh, num_faces: int) -> TriangleMesh:

@@ -28,6 +28,7 @@ class Surface:
     is_distance: bool
     color: Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n 3"]] | None  # sRGB in [0, 1]
     notes: tuple[str, ...] = ()  # what was chosen for the user, such as a level, in sentences
+    smallest_body: float | None = None  # area of the smallest body of the data, ours; None: unknown
 
     def values(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """The function at points of the CPU, without gradients, in chunks.

@@ -7,6 +7,8 @@ from jaxtyping import Float, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+_MIN_FACES = 4  # of a body: fewer enclose nothing
+
 
 @dataclass(frozen=True)
 class TriangleMesh:
@@ -64,6 +66,20 @@ def component_labels(mesh: TriangleMesh) -> Int[np.ndarray, " v"]:
     ones = np.ones(len(first), dtype=bool)
     graph = coo_array((ones, (first, second)), shape=(len(mesh.vertices),) * 2)
     return connected_components(graph, directed=False)[1]
+
+
+def part_areas(mesh: TriangleMesh) -> tuple[Int[np.ndarray, " f"], Float[np.ndarray, " parts"]]:
+    """The number of the connected part that each triangle belongs to, and the parts' areas."""
+    found = component_labels(mesh)[mesh.faces[:, 0]]
+    label = np.unique(found, return_inverse=True)[1].reshape(-1)
+    return label, np.bincount(label, face_areas(mesh))
+
+
+def smallest_body(mesh: TriangleMesh) -> float | None:
+    """The area of the smallest part that can enclose anything; None if there is none."""
+    label, areas = part_areas(mesh)
+    areas = areas[np.bincount(label) >= _MIN_FACES]
+    return float(areas.min()) if len(areas) else None
 
 
 def face_areas(mesh: TriangleMesh) -> Float[np.ndarray, " f"]:

@@ -237,6 +237,7 @@ class SdfTask(Task):
             to_user=self.data.to_user,
             is_distance=True,
             color=None,
+            smallest_body=self.data.smallest_body,
         )
 
     def true_surface(self) -> Surface | None:

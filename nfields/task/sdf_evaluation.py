@@ -8,6 +8,7 @@ from nfields.errors import DataError
 from nfields.export.mesh import to_user
 from nfields.export.mesh_file import write_mesh
 from nfields.export.mesh_report import compare, describe
+from nfields.export.stray_parts import without_strays
 from nfields.render.isosurface import extract_surface
 from nfields.render.surface import Surface
 
@@ -22,9 +23,11 @@ def measure_mesh(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Metrics of the extracted mesh and their protocol; the mesh itself is in `folder`.
 
-    Without a known surface it is only described. Raises DataError if the field has no zero.
+    Stray parts are left out, and the protocol says so. Without a known surface the mesh is only
+    described. Raises DataError if the field has no zero.
     """
-    mesh = extract_surface(surface, resolution=resolution, safety=_SAFETY, chunk=_CHUNK).mesh
+    found = extract_surface(surface, resolution=resolution, safety=_SAFETY, chunk=_CHUNK).mesh
+    mesh, dropped = without_strays(found, surface)
     shown = to_user(mesh, surface)
     try:
         write_mesh(folder / MESH_NAME, shown)
@@ -33,6 +36,8 @@ def measure_mesh(
     counts = describe(shown)
     measured: dict[str, Any] = {name: counts[name] for name in _COUNTS}
     how: dict[str, Any] = {"mesh": f"{MESH_NAME}, {resolution} cells a side of [-1, 1]^3"}
+    if dropped.num:
+        how["mesh_parts"] = dropped.note
     if truth is not None:
         figures = compare(mesh, surface, truth, num_points)
         how |= figures.pop("protocol")

@@ -11,7 +11,7 @@ import torch
 from nfields.data import restore, surface_samples
 from nfields.data.surface_file import SurfaceData
 from nfields.errors import ConfigError, DataError
-from tests.data.solids import box, write
+from tests.data.solids import ball, box, joined, write
 
 
 @pytest.fixture
@@ -78,10 +78,21 @@ def test_card_has_the_frame_and_no_surface(shifted: Path) -> None:
     restored = restore(card)
     assert torch.equal(restored.to_user, data.to_user)
     assert restored.card() == data.card()
+    assert restored.smallest_body == pytest.approx(2 * (1.8 * 0.9 + 1.8 * 0.45 + 0.9 * 0.45))
+    del card["smallest_body"]  # cards of runs from before it was there
+    assert restore(card).smallest_body is None
     with pytest.raises(DataError, match=r"data\.path="):
         restored.require_samples()
     with pytest.raises(DataError, match="incomplete or damaged"):
         restore({**card, "transform": {"scale": 1}})
+
+
+@pytest.mark.usefixtures("small")
+def test_smallest_body_is_the_least_of_the_parts(tmp_path: Path) -> None:
+    both = write(joined(box((2, 2, 2)), ball(0.05, (1.5, 0, 0))), tmp_path / "both.ply")
+    data = SurfaceData(path=str(both), num_points=None, seed=0)
+    area = 4 * np.pi * (0.05 * data.transform.scale) ** 2
+    assert data.smallest_body == pytest.approx(area, rel=0.02)
 
 
 @pytest.mark.usefixtures("small")

@@ -18,10 +18,12 @@ from nfields.data.true_surface import TrueSurface
 from nfields.errors import ConfigError, DataError
 from nfields.export import command
 from nfields.export.command import main
-from nfields.export.mesh import MeshExport, drop_small_components, to_user, with_fewer_faces
+from nfields.export.mesh import MeshExport, to_user, with_fewer_faces
 from nfields.export.mesh_file import linear_from_srgb, write_mesh
 from nfields.export.mesh_report import compare
+from nfields.export.stray_parts import without_small_parts, without_strays
 from nfields.render.isosurface import extract_surface
+from nfields.render.surface import Surface
 from nfields.render.triangle_mesh import TriangleMesh, enclosed_volume, topology
 from nfields.stored_run import load_run
 from tests.dummy import DummyTask
@@ -178,7 +180,44 @@ def test_small_parts_are_dropped_on_request():
         mesh, facts = exporter(min_component=share, resolution=48).mesh(surface)
         assert topology(mesh).num_components == parts
         assert facts["num_dropped_components"] == 2 - parts
-    assert drop_small_components(ball_mesh(), 1.0)[1] == 0
+    assert without_small_parts(ball_mesh(), 1.0)[1].num == 0
+
+
+def test_stray_parts_are_dropped_and_said():
+    """Balls of radius 0.025 beside one of 0.85: 0.09 % of its area each."""
+
+    def strays(num: int):
+        centers = torch.linspace(-0.9, 0.9, 25)[:num]
+        centers = torch.stack([centers, torch.full((num,), 0.92), torch.full((num,), 0.92)], dim=1)
+        return surface_of(
+            lambda p: torch.minimum(ball(0.85)(p), torch.cdist(p, centers).amin(dim=1) - 0.025)
+        )
+
+    def parts_of(surface: Surface, **options: Any) -> int:
+        return topology(exporter(resolution=96, **options).mesh(surface)[0]).num_components
+
+    surface = strays(2)
+    mesh, facts = exporter(resolution=96).mesh(surface)
+    assert topology(mesh).num_components == 1 and np.abs(mesh.vertices).max() < 0.86
+    assert facts["num_dropped_components"] == 2
+    # A cell is nearly as large as a stray's radius, so that its mesh lacks some of its area.
+    assert facts["dropped_share_of_area"] == pytest.approx(2 * (0.025 / 0.85) ** 2, rel=0.3)
+    assert facts["notes"][0].startswith("stray: 2 parts with 0.1")
+    assert parts_of(surface, min_component=0) == 3
+    # What the data is made of stays: small bodies, many bodies, all of a density.
+    area = 4 * np.pi * 0.025**2
+    assert parts_of(replace(surface, smallest_body=area)) == 3
+    assert parts_of(replace(surface, smallest_body=4 * area)) == 1
+    assert parts_of(replace(surface, is_distance=False)) == 3
+    assert parts_of(strays(25)) == 26
+
+
+def test_equal_bodies_are_no_strays(tmp_path):
+    mesh = ball_mesh(0.02, 200)
+    moved = [mesh.vertices + np.array([0.1 * k, 0, 0]) for k in range(2000)]
+    faces = [mesh.faces + k * len(mesh.vertices) for k in range(2000)]
+    many = TriangleMesh(np.concatenate(moved), np.concatenate(faces))
+    assert without_strays(many, surface_of(ball(0.5)))[1].num == 0
 
 
 def test_simplified_mesh_has_fewer_triangles_and_stays_closed():
