@@ -166,7 +166,7 @@ def test_fifteen_megapixels_stay_below_one_and_a_half_gigabytes(tmp_path: Path) 
     """Training, metrics and pictures of a 15-megapixel file, in a process of its own."""
     smooth = np.random.default_rng(0).integers(0, 256, (27, 54, 3), dtype=np.uint8)
     Image.fromarray(smooth).resize((5400, 2700)).save(tmp_path / "large.png", compress_level=1)
-    words = ["task=image", "model=rbfnet", f"data.path={tmp_path / 'large.png'}",
+    words = ["task=image", "model=hashgrid", f"data.path={tmp_path / 'large.png'}",
              "trainer.max_steps=5", f"run_dir={tmp_path / 'run'}"]  # fmt: skip
     code = (
         "import sys; from nfields.machine import peak_memory_bytes; from nfields.run import train\n"
