@@ -76,7 +76,9 @@ def mend_sizes(resized: Resized, words: Sequence[str], folder: Path) -> Mended:
     parent = resized.file.parent
     frames = [
         {
-            key: _relative(parent / value, folder) if key in _PATH_KEYS else value
+            key: _relative(parent / value, folder)
+            if key in _PATH_KEYS and isinstance(value, str)
+            else value
             for key, value in frame.items()
         }
         for frame in resized.meta["frames"]

@@ -188,6 +188,9 @@ def test_pictures_of_another_size_than_is_said_are_mended(fox: Healthy, tmp_path
         file = folder / view.header.path.relative_to(fox.folder)
         with Image.open(file) as image:
             image.resize((image.width * 2 // 3, image.height * 2 // 3)).save(file, quality=95)
+    meta = json.loads((folder / "transforms.json").read_text())
+    meta["frames"][0]["mask_path"] = None
+    (folder / "transforms.json").write_text(json.dumps(meta))
     with pytest.raises(SystemExit) as stop:
         main([f"data.path={folder}", f"out={tmp_path / 'out'}", "max_images=12"])
     assert stop.value.code == 1

@@ -140,6 +140,23 @@ def test_neighbours_are_those_of_a_kd_tree_however_the_centres_lie(
     assert_matches(chosen.to(dtype), distance[:, :num_neighbors], num_operations=2 * dim)
 
 
+def test_a_point_at_infinity_ends_its_way_down_the_tree() -> None:
+    centers = clustered(300, 2).float()
+    x = torch.tensor([[0.1, 0.2], [torch.inf, 0], [0, torch.inf], [torch.inf, torch.inf]])
+    tree = build_tree(centers, 4)
+    for point in x:
+        node = -1
+        child = 0
+        while child != node:  # a leaf is its own child
+            node = child
+            axis, child = tree.link[node].tolist()
+            child += int(point[axis] >= tree.split[node])
+            assert child < len(tree.split)
+    found = nearest_centers(x, centers, 4, tree)
+    assert ((found >= 0) & (found < 300)).all()
+    assert torch.equal(found[:1], nearest_centers(x[:1], centers, 4))
+
+
 @pytest.mark.parametrize("backend", ["reference", "numba"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_of_equally_near_centres_the_lower_index_comes_first(

@@ -52,10 +52,16 @@ def load_rays(rays_ptr, ray, mask, other):
 
 
 @triton.jit
+def is_finite(ox, oy, oz, dx, dy, dz):
+    """Which rays have no NaN and no infinity."""
+    total = tl.abs(ox) + tl.abs(oy) + tl.abs(oz) + tl.abs(dx) + tl.abs(dy) + tl.abs(dz)
+    return total < float("inf")
+
+
+@triton.jit
 def begin(ox, oy, oz, dx, dy, dz, mask, jitter, near, dt_min, dt_max, cone, half_size):
     """Which rays cross the scene, the t of their first step, and where they leave."""
-    everything = tl.abs(ox) + tl.abs(oy) + tl.abs(oz) + tl.abs(dx) + tl.abs(dy) + tl.abs(dz)
-    active = mask & (everything < float("inf"))  # False for NaN
+    active = mask & is_finite(ox, oy, oz, dx, dy, dz)
     enter_x, leave_x = _axis_interval(ox, dx, half_size)
     enter_y, leave_y = _axis_interval(oy, dy, half_size)
     enter_z, leave_z = _axis_interval(oz, dz, half_size)

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nfields.ops.march.cuda import RAYS, count_and_write
+from nfields.ops.march.cuda import RAYS, count_and_write, is_finite, load_rays
 
 
 @triton.jit
@@ -40,16 +40,11 @@ def march_contracted_kernel(
     """Counts into offsets[i + 1], or writes the samples of ray i from offsets[i] on."""
     ray = tl.program_id(0) * RAYS + tl.arange(0, RAYS)
     mask = ray < num_rays
-    ox = tl.load(origins_ptr + ray * 3, mask=mask, other=0.0)
-    oy = tl.load(origins_ptr + ray * 3 + 1, mask=mask, other=0.0)
-    oz = tl.load(origins_ptr + ray * 3 + 2, mask=mask, other=0.0)
-    dx = tl.load(directions_ptr + ray * 3, mask=mask, other=1.0)
-    dy = tl.load(directions_ptr + ray * 3 + 1, mask=mask, other=1.0)
-    dz = tl.load(directions_ptr + ray * 3 + 2, mask=mask, other=1.0)
+    ox, oy, oz = load_rays(origins_ptr, ray, mask, 0.0)
+    dx, dy, dz = load_rays(directions_ptr, ray, mask, 1.0)
     jitter = tl.load(jitter_ptr + ray, mask=mask, other=0.0)
     kind = ox.dtype
-    everything = tl.abs(ox) + tl.abs(oy) + tl.abs(oz) + tl.abs(dx) + tl.abs(dy) + tl.abs(dz)
-    active = mask & (everything < float("inf"))  # False for NaN
+    active = mask & is_finite(ox, oy, oz, dx, dy, dz)
     ox, oy, oz = tl.where(active, ox, 0.0), tl.where(active, oy, 0.0), tl.where(active, oz, 0.0)
     dx, dy, dz = tl.where(active, dx, 0.0), tl.where(active, dy, 0.0), tl.where(active, dz, 0.0)
     count = tl.full([RAYS], 0, tl.int32)

@@ -119,7 +119,8 @@ def build_tree(centers: Tensor, num_neighbors: int) -> NeighborTree:
         child[halves] = num_nodes + 2 * np.arange(len(halves))
         leaf = np.zeros(len(rows), np.int32)
         leaf[done] = num_leaves + np.arange(done.sum())
-        levels.append((np.where(done, np.inf, middle), np.where(done, 0, axis), child, leaf))
+        # NaN: no point is to the right of it, not one at infinity either, and a leaf is not left.
+        levels.append((np.where(done, np.nan, middle), np.where(done, 0, axis), child, leaf))
         lists.append(_copies(kept, begins[done], counts[done]))
         lengths.append(counts[done])
         at_surface.append(((low <= bounds[0]) | (high >= bounds[1])).any(axis=1)[done])
