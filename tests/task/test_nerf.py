@@ -1,7 +1,9 @@
 """nerf: renders what it should for fields known in closed form; trains; restores without images."""
 
 import math
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from nfields.errors import DataError
 from nfields.model.field import Field, GroupReadout, Kernels, Samples
 from nfields.optimizer import Adam, ParameterGroup
 from nfields.render.harmonics import spherical_harmonics
-from nfields.task import nerf_surface
+from nfields.task import nerf, nerf_surface, nerf_view
 from nfields.task.nerf import NerfTask, _mean_of
 from nfields.task.task import StepResult
 from tests.compare import assert_matches
@@ -206,6 +208,26 @@ def test_without_images_it_renders_but_does_not_evaluate(tmp_path: Path) -> None
     assert torch.equal(other.render_view(model, bare.cameras["test"], 0)["rgb"], first)
     with pytest.raises(DataError, match=r"data\.path"):
         other.evaluate(model, tmp_path, None)
+
+
+def test_seconds_of_a_view_are_without_the_compilation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first call compiles, here for a second."""
+    task, model = make()
+    task.prepare(model, torch.Generator().manual_seed(0))
+    waits = [1.0]
+    draw = nerf.render_rays
+
+    def drawn(*args: Any) -> Any:
+        time.sleep(waits.pop() if waits else 0)
+        return draw(*args)
+
+    draw(task, model, torch.zeros(1, 3), torch.tensor([[1.0, 0, 0]]), None)
+    monkeypatch.setattr(nerf, "render_rays", drawn)
+    monkeypatch.setattr(nerf_view, "render_rays", drawn)
+    metrics = task.evaluate(model, tmp_path, 1, flip=False)
+    assert not waits and metrics["per_image"][0]["render_seconds"] < 1
 
 
 def test_cameras_that_never_see_the_scene_are_an_error() -> None:
