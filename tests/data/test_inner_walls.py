@@ -11,6 +11,7 @@ def surface(mesh: Mesh) -> MeshSurface:
     return MeshSurface(mesh[0], oriented(*mesh)[0])
 
 
+@pytest.mark.slow
 def test_two_overlapping_balls_have_the_distances_of_their_union() -> None:
     """On the sphere's mesh, distances are those of spheres to the sagitta of its edges."""
     made = surface(joined(ball(0.5, (-0.25, 0, 0), 5), ball(0.5, (0.25, 0, 0), 5)))

@@ -60,6 +60,7 @@ def test_a_ply_with_faces_is_a_mesh(tmp_path: Path) -> None:
     assert read_points(write(ball(), tmp_path / "a.ply"), None, 0) is None
 
 
+@pytest.mark.slow
 def test_fewer_points_and_broken_ones(tmp_path: Path) -> None:
     points = POINTS.copy()
     points[3] = np.nan

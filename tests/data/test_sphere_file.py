@@ -224,6 +224,7 @@ def test_card_restores_what_the_field_means(zones: Path, heights: Path) -> None:
         nfields.data.restore({"class": "nfields.data.sphere_file.SphereData"})
 
 
+@pytest.mark.slow
 def test_land_covers_29_percent_of_the_earth(shared_data: Path) -> None:
     path = shared_data / "sphere" / "lsmask" / "lsmask_10min_l.bin"
     train, test = make(path, classes={"sea": [0], "land": [1, 2]}, num_train=5000).require()

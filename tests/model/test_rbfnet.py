@@ -113,6 +113,7 @@ def fit_wave(model: RBFNet, steps: int) -> float:
 
 
 @pytest.mark.parametrize("decoder", ["rbf", "mlp"])
+@pytest.mark.slow
 def test_a_smooth_function_is_learned_in_two_hundred_steps(decoder: str) -> None:
     assert fit_wave(initialized([f"decoder={decoder}"]), 200) < 0.03
 

@@ -79,6 +79,7 @@ def test_uniform_weights_cost_a_third_of_their_extent(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("min_transmittance", [0.0, 0.3])
+@pytest.mark.slow
 def test_gradients_are_those_of_central_differences(backend: str, min_transmittance: float) -> None:
     density, *rest = samples([6, 0, 1, 9])
     upstream = torch.tensor([1.0, 2.0, -1.0, 0.5], dtype=torch.float64)

@@ -89,6 +89,7 @@ def test_colour_follows_the_direction_as_the_harmonics_say() -> None:
     assert_matches(seen.rgb[:, 1], torch.full((2,), 0.5), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_backends_render_the_same() -> None:
     task, model = make()
     task.prepare(model, torch.Generator().manual_seed(0))
@@ -210,6 +211,7 @@ def test_without_images_it_renders_but_does_not_evaluate(tmp_path: Path) -> None
         other.evaluate(model, tmp_path, None)
 
 
+@pytest.mark.slow
 def test_seconds_of_a_view_are_without_the_compilation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,6 +139,7 @@ def test_a_mesh_is_learned(ball_file: Path, tmp_path: Path) -> None:
     assert torch.equal(loaded.task.surface(loaded.model).to_user, to_user)
 
 
+@pytest.mark.slow
 def test_places_of_unknown_side_say_nothing_of_the_distance(ball_file: Path) -> None:
     task = make(f"data.path={ball_file}", "data.num_points=2000")
     batch = task.batch(torch.Generator().manual_seed(0))

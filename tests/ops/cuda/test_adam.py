@@ -14,6 +14,7 @@ OPTIONS: dict[str, Any] = {"lr": 1e-2, "betas": (0.9, 0.99), "eps": 1e-15}
 
 @pytest.mark.parametrize("skip_zero", [True, False])
 @pytest.mark.parametrize("size", [1, 1024, 2500])
+@pytest.mark.slow
 def test_kernel_makes_the_steps_of_the_reference(
     device: torch.device, skip_zero: bool, size: int
 ) -> None:

@@ -15,6 +15,7 @@ from tests.ops.test_composite import packed
 
 @pytest.mark.parametrize("min_transmittance", [0.0, 1e-2])
 @pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.slow
 def test_kernels_have_the_derivatives_of_the_reference(
     device: torch.device, min_transmittance: float, channels: int
 ) -> None:

@@ -17,6 +17,7 @@ def test_values_are_those_of_scipy(device: torch.device, degree: int) -> None:
     assert_matches(found, torch.from_numpy(exact(x, degree)), num_operations=200 * (1 + degree**4))
 
 
+@pytest.mark.slow
 def test_degree_200_is_the_reference_in_float32(device: torch.device) -> None:
     x = directions(8, torch.float32)[[0, 2, 5, 9]].to(device)
     found = harmonics(x, 200)

@@ -19,6 +19,7 @@ from tests.ops.test_rbf_interp import NEIGHBORS, WIDTH, clustered, setting
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("dim", "num_neighbors"), [(2, 4), (3, 5), (2, 1)])
+@pytest.mark.slow
 def test_neighbours_are_the_nearest_however_the_centres_lie(
     device: torch.device, dim: int, num_neighbors: int, dtype: torch.dtype
 ) -> None:
@@ -55,6 +56,7 @@ def test_of_equally_near_centres_the_lower_index_comes_first(device: torch.devic
         ("tent", 1, 2, False, False),
     ],
 )
+@pytest.mark.slow
 def test_kernels_have_the_derivatives_of_the_reference(
     device: torch.device, kernel: Kernel, num_shape: int, dim: int, sines: bool, normalize: bool
 ) -> None:
