@@ -6,12 +6,17 @@ their value and their moments. t counts steps of the whole tensor.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from nfields.ops.adam import adam
+from nfields.ops.adam import adam, step_numbers
 from nfields.ops.half_copy import kept_copy
+
+# Parameters of a step, each with its group's options.
+Due = Sequence[tuple[dict[str, Any], Tensor]]
 
 
 @dataclass
@@ -59,23 +64,49 @@ class Adam(torch.optim.Optimizer):
 
         `scaling` is what gradients were scaled by: `nfields.loss_scale.LossScale.judge`.
         """
-        for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is None:
-                    continue
-                state = self.state[param]
-                state["step"] += 1
-                adam(
-                    param.detach(),
-                    param.grad,
-                    state["exp_avg"],
-                    state["exp_avg_sq"],
-                    lr=group["lr"],
-                    betas=group["betas"],
-                    eps=group["eps"],
-                    weight_decay=group["weight_decay"],
-                    num_steps=int(state["step"]),
-                    skip_zero=group["is_sparse"],
-                    scaling=scaling,
-                    copy=kept_copy(param),
-                )
+        due = self.due()
+        self.count(due)
+        self.update(due, scaling, None)
+
+    def due(self) -> list[tuple[dict[str, Any], Tensor]]:
+        """The parameters that have a gradient, each with its group."""
+        pairs = [(group, param) for group in self.param_groups for param in group["params"]]
+        return [(group, param) for group, param in pairs if param.grad is not None]
+
+    def count(self, due: Due) -> None:
+        """Counts a step of these parameters."""
+        for _, param in due:
+            self.state[param]["step"] += 1
+
+    def numbers(self, due: Due) -> Float[Tensor, "params 4"]:
+        """What changes from step to step, for the next one: float64 rows of `step_numbers`."""
+        steps = [int(self.state[param]["step"]) + 1 for _, param in due]
+        rows = [
+            step_numbers(group["lr"], group["betas"], step)
+            for (group, _), step in zip(due, steps, strict=True)
+        ]
+        return torch.tensor(rows, dtype=torch.float64).view(-1, 4)
+
+    @torch.no_grad()
+    def update(
+        self, due: Due, scaling: Tensor | None, numbers: Float[Tensor, "params 4"] | None
+    ) -> None:
+        """Changes weights and moments, with `numbers` on their device or those of the host."""
+        for index, (group, param) in enumerate(due):
+            state = self.state[param]
+            assert param.grad is not None, f"{group['name']} has no gradient"
+            adam(
+                param.detach(),
+                param.grad,
+                state["exp_avg"],
+                state["exp_avg_sq"],
+                lr=group["lr"],
+                betas=group["betas"],
+                eps=group["eps"],
+                weight_decay=group["weight_decay"],
+                num_steps=int(state["step"]) if numbers is None else 0,
+                skip_zero=group["is_sparse"],
+                scaling=scaling,
+                copy=kept_copy(param),
+                numbers=None if numbers is None else numbers[index],
+            )

@@ -31,7 +31,7 @@ _POINTERS = {
     "layout_ptr": "*i64", "offsets_ptr": "*i64", "bits_ptr": "*u8", "coarse_ptr": "*u8",
     "nearest_ptr": "*i32", "leaf_ptr": "*i32", "link_ptr": "*i32", "index_ptr": "*i32",
     "leaf_starts_ptr": "*i64", "pairs_ptr": "*i64", "pair_starts_ptr": "*i64",
-    "coefficients_ptr": "*fp64",
+    "coefficients_ptr": "*fp64", "numbers_ptr": "*fp64",
 }  # fmt: skip
 
 
@@ -87,10 +87,12 @@ CASES = [
     *(
         Case(
             "adam.adam_kernel",
-            {"SKIP_ZERO": skip, "HAS_COPY": half, "SCALED": half, "BLOCK": 1024},
+            {"SKIP_ZERO": skip, "HAS_COPY": half, "SCALED": half, "LOADED": held, "BLOCK": 1024},
             {"copy_ptr": "*fp16"} if half else {},
         )
-        for skip, half in ((True, False), (False, False), (True, True))
+        for skip, half, held in (
+            (True, False, False), (False, False, False), (True, True, False), (True, True, True)
+        )
     ),
     Case("composite.composite_kernel", {"CHANNELS": 4, "TILE": 32}, {}, {"num_warps": 1}),
     Case("composite.composite_backward_kernel", {"CHANNELS": 4, "TILE": 32}, {}, {"num_warps": 1}),

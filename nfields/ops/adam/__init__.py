@@ -8,6 +8,8 @@ Contract
     scaling     None, or (2,) float32 on the same device (nfields/loss_scale.py): what the gradient
                 is multiplied by, 0 leaves the step out, and how many steps were left out before
     copy        None, or param in float16, which CUDA's kernel keeps equal to it
+    numbers     None, or (4,) float64 on the same device, what `step_numbers` says of lr, betas and
+                num_steps, which then do not count: a step in a CUDA graph finds them there
 
 Not differentiable. Deterministic for any number of threads. NaN gradients make NaN parameters.
 """
@@ -18,8 +20,12 @@ Not differentiable. Deterministic for any number of threads. NaN gradients make 
 from torch import Tensor
 
 from nfields.ops.adam import cpu
-from nfields.ops.adam.reference import adam_reference
+from nfields.ops.adam.reference import adam_reference, step_numbers
 from nfields.ops.backend import cuda_function, uses_reference, uses_triton
+
+__all__ = ["adam", "step_numbers"]
+
+_ON_DEVICE = (0.0, 1.0, 0.0, 1.0)  # for a kernel that finds its numbers in memory
 
 _adam_on_cuda = cuda_function("nfields.ops.adam.cuda:adam")
 
@@ -38,29 +44,35 @@ def adam(
     skip_zero: bool,
     scaling: Tensor | None = None,
     copy: Tensor | None = None,
+    numbers: Tensor | None = None,
     backend: str = "auto",
 ) -> None:
     """Changes param, both moments and the copy; see the module's contract."""
-    options = (lr, *betas, eps, weight_decay, num_steps, skip_zero)
+    known = _ON_DEVICE if numbers is not None else step_numbers(lr, betas, num_steps)
+    options = (*betas, eps, weight_decay, skip_zero)
     tensors = (param, grad, exp_avg, exp_avg_sq)
     is_flat = all(tensor.is_contiguous() for tensor in (param, exp_avg, exp_avg_sq))
     if uses_reference(backend, "adam", param) or not is_flat:
-        adam_reference(*tensors, scaling, *options)
+        adam_reference(*tensors, scaling, known if numbers is None else numbers, *options)
         return
     if uses_triton(param):
-        _adam_on_cuda(*tensors, copy, scaling, *options)
+        _adam_on_cuda(*tensors, copy, scaling, numbers, *known, *options)
         return
+    if numbers is not None:
+        known = numbers.tolist()
+    rate, root2, lr, t = known
     if scaling is not None:
         inverse, left_out = scaling.tolist()
         if inverse == 0:
             return
-        tensors, num_steps = (param, grad * inverse, *tensors[2:]), num_steps - round(left_out)
+        tensors = (param, grad * inverse, *tensors[2:])
+        rate, root2, *_ = step_numbers(lr, betas, round(t - left_out))
     arrays = [tensor.detach().contiguous().view(-1).numpy() for tensor in tensors]
     kind = arrays[0].dtype.type
     beta1, beta2 = betas
     if not len(arrays[0]):
         return
     cpu.adam_kernel(len(arrays[0]) > cpu.SMALL)(
-        *arrays, kind(lr / (1 - beta1**num_steps)), kind(beta1), kind(beta2),
-        kind((1 - beta2**num_steps) ** 0.5), kind(eps), kind(weight_decay), skip_zero,
+        *arrays, kind(rate), kind(beta1), kind(beta2), kind(root2), kind(eps), kind(weight_decay),
+        skip_zero,
     )  # fmt: skip

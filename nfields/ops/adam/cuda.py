@@ -16,12 +16,17 @@ BLOCK = 1024
 
 @triton.jit
 def adam_kernel(
-    param_ptr, grad_ptr, exp_avg_ptr, exp_avg_sq_ptr, copy_ptr, scaling_ptr, size, rate, keep1,
-    keep2, root2, eps, weight_decay, lr, num_steps, SKIP_ZERO: tl.constexpr,
-    HAS_COPY: tl.constexpr, SCALED: tl.constexpr, BLOCK: tl.constexpr,
+    param_ptr, grad_ptr, exp_avg_ptr, exp_avg_sq_ptr, copy_ptr, scaling_ptr, numbers_ptr, size,
+    rate, root2, lr, num_steps, keep1, keep2, eps, weight_decay, SKIP_ZERO: tl.constexpr,
+    HAS_COPY: tl.constexpr, SCALED: tl.constexpr, LOADED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """rate = lr / (1 - b1^t), root2 = sqrt(1 - b2^t); computed here if steps were left out."""
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    if LOADED:
+        rate = tl.load(numbers_ptr).to(tl.float32)
+        root2 = tl.load(numbers_ptr + 1).to(tl.float32)
+        lr = tl.load(numbers_ptr + 2).to(tl.float32)
+        num_steps = tl.load(numbers_ptr + 3).to(tl.float32)
     inverse = 1.0
     if SCALED:
         inverse = tl.load(scaling_ptr)
@@ -50,8 +55,8 @@ def adam_kernel(
 
 def adam(
     param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, copy: Tensor | None,
-    scaling: Tensor | None, lr: float, beta1: float, beta2: float, eps: float,
-    weight_decay: float, num_steps: int, skip_zero: bool,
+    scaling: Tensor | None, numbers: Tensor | None, rate: float, root2: float, lr: float, t: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float, skip_zero: bool,
 ) -> None:  # fmt: skip
     """Changes param, both moments and the copy, all contiguous."""
     size = param.numel()
@@ -60,7 +65,8 @@ def adam(
     assert param.dtype == grad.dtype == torch.float32 or param.dtype == torch.float64
     adam_kernel[(triton.cdiv(size, BLOCK),)](
         param, grad.contiguous(), exp_avg, exp_avg_sq, param if copy is None else copy,
-        param if scaling is None else scaling, size, lr / (1 - beta1**num_steps), beta1, beta2,
-        (1 - beta2**num_steps) ** 0.5, eps, weight_decay, lr, float(num_steps),
-        SKIP_ZERO=skip_zero, HAS_COPY=copy is not None, SCALED=scaling is not None, BLOCK=BLOCK,
+        param if scaling is None else scaling, param if numbers is None else numbers, size, rate,
+        root2, lr, t, beta1, beta2, eps, weight_decay, SKIP_ZERO=skip_zero,
+        HAS_COPY=copy is not None, SCALED=scaling is not None, LOADED=numbers is not None,
+        BLOCK=BLOCK,
     )  # fmt: skip

@@ -7,8 +7,19 @@ with g the gradient plus weight_decay p (L2, arXiv:1412.6980). t counts steps; t
 left out do not count.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+
+def step_numbers(
+    lr: float, betas: tuple[float, float], num_steps: int
+) -> tuple[float, float, float, float]:
+    """What changes from step to step: lr / (1 - b1^t), sqrt(1 - b2^t), lr and t."""
+    beta1, beta2 = betas
+    root2 = (1 - beta2**num_steps) ** 0.5
+    return lr / (1 - beta1**num_steps), root2, lr, float(num_steps)
 
 
 def adam_reference(
@@ -17,25 +28,25 @@ def adam_reference(
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
     scaling: Tensor | None,
-    lr: float,
+    numbers: Sequence[float] | Tensor,
     beta1: float,
     beta2: float,
     eps: float,
     weight_decay: float,
-    num_steps: int,
     skip_zero: bool,
 ) -> None:
+    """`numbers` are those of `step_numbers`, or a tensor of them."""
     touched = (grad != 0).to(grad.dtype) if skip_zero else grad.new_ones(())
-    t: Tensor | int = num_steps
+    rate, root2, lr, t = numbers
     if scaling is not None:
         inverse, left_out = scaling.to(grad.dtype)
         is_taken = inverse != 0
         touched = touched * is_taken
         grad = torch.where(is_taken, grad * inverse, 0)
-        t = (num_steps - left_out).clamp(min=1)
-    correction1, correction2 = 1 - beta1**t, 1 - beta2**t
+        t = (t - left_out).clamp(min=1)
+        rate, root2 = lr / (1 - beta1**t), (1 - beta2**t) ** 0.5
     grad = grad.add(param, alpha=weight_decay)
     exp_avg.lerp_(grad, touched * (1 - beta1))
     exp_avg_sq.lerp_(grad * grad, touched * (1 - beta2))
-    scale = exp_avg_sq.sqrt().div_(correction2**0.5).add_(eps)
-    param.sub_((lr / correction1) * (exp_avg * touched) / scale)
+    scale = exp_avg_sq.sqrt().div_(root2).add_(eps)
+    param.sub_(rate * (exp_avg * touched) / scale)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from nfields.ops.adam import adam
+from nfields.ops.adam import adam, step_numbers
 from tests.compare import assert_matches
 
 OPTIONS: dict[str, Any] = {"lr": 1e-2, "betas": (0.9, 0.99), "eps": 1e-15}
@@ -52,6 +52,27 @@ def test_steps_left_out_do_not_count_and_a_copy_follows(device: torch.device) ->
     for found, expected in zip(*states, strict=True):
         # 1 - 0.99^t is computed from 0.99^t in float32: 100 times its rounding.
         assert_matches(found, expected, num_operations=1000)
+
+
+@pytest.mark.parametrize("is_scaled", [False, True])
+def test_numbers_in_memory_make_the_step_of_those_of_the_host(
+    device: torch.device, is_scaled: bool
+) -> None:
+    scaling = torch.tensor([0.5, 1.0], device=device) if is_scaled else None
+    start, grad = torch.randn(2, 1500, device=device)
+    states = [[start.clone(), torch.zeros_like(start), torch.ones_like(start)] for _ in "ab"]
+    common: Any = {"eps": 1e-15, "weight_decay": 0.1, "skip_zero": True, "scaling": scaling}
+    betas = OPTIONS["betas"]
+    for step in (2, 3):
+        lr = 0.1 / step
+        numbers = torch.tensor(step_numbers(lr, betas, step), dtype=torch.float64, device=device)
+        for state, changing in (
+            (states[0], {"lr": lr, "num_steps": step}),
+            (states[1], {"lr": 7.0, "num_steps": 0, "numbers": numbers}),
+        ):
+            adam(state[0], grad, *state[1:], betas=betas, **changing, **common)
+    for found, expected in zip(*states, strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_a_gradient_that_is_not_a_number_makes_such_a_parameter(device: torch.device) -> None:
