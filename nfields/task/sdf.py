@@ -200,10 +200,7 @@ class SdfTask(Task):
             "eikonal": weights["eikonal"] * eikonal(slopes),
         }
         if weights["distance"] > 0:
-            is_known = ~batch.distances.isnan()
-            error = relative_error(
-                values[num:][is_known], batch.distances[is_known], self.relative_floor
-            )
+            error = relative_error(values[num:], batch.distances, self.relative_floor)
             losses["distance"] = weights["distance"] * error
         if weights["curvature"] > 0:
             bent = curvature(distance, batch.points, slopes[:num], batch.directions)

@@ -34,8 +34,11 @@ CURVATURE_STEP = 0.01  # h, ours
 def relative_error(
     values: Float[Tensor, " n"], truth: Float[Tensor, " n"], floor: float | int
 ) -> Float[Tensor, ""]:
-    """The loss `distance`."""
-    return ((values - truth).abs() / (truth.abs() + floor)).mean()
+    """The loss `distance`, of the points whose distance is known; NaN is unknown."""
+    is_known = ~truth.isnan()
+    safe = torch.where(is_known, truth, 0.0)
+    error = torch.where(is_known, (values - safe).abs() / (safe.abs() + floor), 0.0)
+    return error.sum() / is_known.sum().clamp(min=1)
 
 
 def with_gradient(
