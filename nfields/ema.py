@@ -31,8 +31,8 @@ class WeightAverage:
     def update(self) -> None:
         """Moves the averages towards the present weights."""
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        for name, weight in self._weights.items():
-            self.averages[name].lerp_(weight, 1 - decay)
+        weights, averages = [*self._weights.values()], [*self.averages.values()]
+        torch._foreach_lerp_(averages, weights, 1 - decay)  # on a GPU all tensors at once
         self.num_updates += 1
 
     @torch.no_grad()

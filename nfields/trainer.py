@@ -6,6 +6,7 @@ consists of, in training_state.py.
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
@@ -29,6 +30,7 @@ from nfields.optimizer import Adam, ParameterGroup
 from nfields.progress import Progress
 from nfields.run_folder import RunFolder, write_json
 from nfields.schedule import Schedule
+from nfields.step_graph import Record, own_stream, record_on_cuda
 from nfields.task.task import Task
 from nfields.training_loop import TrainingDiverged, TrainingLoop
 from nfields.training_state import TrainingState, named_parameters
@@ -66,6 +68,7 @@ class Trainer:
         precision: Precision,
         threads: int | None,
         deterministic: bool,
+        cuda_graph: bool | Literal["auto"],
         betas: Sequence[float],
         eps: float,
         warmup_steps: int,
@@ -96,6 +99,7 @@ class Trainer:
                 f"trainer.precision=fp16 is for CUDA, and trainer.device={device} is the CPU; use "
                 "trainer.device=cuda, or trainer.precision=bf16 or fp32"
             )
+        self.record = self._graph_of(cuda_graph, device)
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ConfigError(f"trainer.betas={list(betas)} must be two numbers in [0, 1)")
         if eps <= 0:
@@ -184,6 +188,7 @@ class Trainer:
     def _start(self, task: Task, model: Field, seed: int) -> TrainingState:
         model.to(self.device)
         task.to(self.device)
+        task.holds_shapes = self.record is not None
         modules = {"model": model, "task": task}
         groups = [*model.parameter_groups(), *task.parameter_groups()]
         _check_groups(groups, named_parameters(modules))
@@ -247,13 +252,33 @@ class Trainer:
                 interrupt=interrupt,
                 film=self._film(run),
                 view=view,
+                record=self.record,
             )
-            return loop.train()
+            is_captured = self.record is not None and self.device.type == "cuda"
+            with own_stream(self.device) if is_captured else nullcontext():
+                return loop.train()
         finally:
             for logger in all_loggers:
                 logger.close()
             if view is not None:
                 view.close()
+
+    def _graph_of(self, cuda_graph: bool | str, device: str) -> Record | None:
+        if cuda_graph not in (True, False, "auto"):
+            raise ConfigError(f"trainer.cuda_graph={cuda_graph!r} must be auto, true or false")
+        if cuda_graph is not True:  # auto: not before it has been measured on a GPU
+            return None
+        if self.device.type != "cuda":
+            raise ConfigError(
+                f"trainer.cuda_graph=true is for CUDA, and trainer.device={device} is the CPU; use "
+                "trainer.device=cuda, or trainer.cuda_graph=auto"
+            )
+        if self.processes.size > 1:
+            raise ConfigError(
+                f"trainer.cuda_graph=true: a step that {self.processes.size} processes share is "
+                "not captured; leave it auto"
+            )
+        return record_on_cuda
 
     def _film(self, run: RunFolder) -> FitFilm | None:
         if self.snapshots == 0 or not self.processes.is_first:

@@ -1,8 +1,9 @@
 """Step after step: the clock, the learning rate, and what comes between steps.
 
-A step is before_step, batch, losses, backward, optimiser, after_step. Everything else (validation,
-logs, checkpoints, frames of a film, and one discarded step that compiles kernels) happens while the
-clock stands.
+A step is before_step, batch, losses, backward, optimiser, after_step; of these, losses to optimiser
+may be one launch of a CUDA graph (nfields/step_graph.py). Everything else (validation, logs,
+checkpoints, frames of a film, and one discarded step that compiles kernels) happens while the clock
+stands.
 """
 
 import math
@@ -30,6 +31,7 @@ from nfields.ops.backend import matrix_products
 from nfields.progress import Progress
 from nfields.run_folder import RunFolder
 from nfields.schedule import Schedule
+from nfields.step_graph import Record, StepGraph
 from nfields.task.task import StepResult
 from nfields.training_state import TrainingState
 
@@ -71,6 +73,8 @@ class TrainingLoop:
     interrupt: Interrupt
     film: FitFilm | None
     view: "TrainingView | None" = None
+    record: Record | None = None  # makes a graph of a step, if there is to be one
+    _graph: StepGraph | None = field(default=None, init=False)
     _saved_at: float = field(default=0.0, init=False)
     _seconds: float = field(default=0.0, init=False)  # of training before the present step
     _values: dict[str, float] = field(default_factory=dict, init=False)  # on the progress line
@@ -79,6 +83,8 @@ class TrainingLoop:
     def train(self) -> str | None:
         """Returns why training is over, None if it was interrupted; a checkpoint is written."""
         state, clock = self.state, self.clock
+        if self.record is not None:
+            self._graph = StepGraph(state, self._gradients, self.record, self.progress.note)
         if self._goes_on():
             self._rehearse()
             self._start_film()
@@ -128,6 +134,8 @@ class TrainingLoop:
         with self.state.put_back():
             self._step_within_memory()
         self._totals.forget()
+        if self._graph is not None:
+            self._graph.forget()
         if self.budget.targets:
             measured = self._measure()
             for target in self.budget.targets:
@@ -151,6 +159,8 @@ class TrainingLoop:
     def _make_room(self, reason: str) -> None:
         self.state.optimizer.zero_grad(set_to_none=True)
         self._totals.forget()
+        if self._graph is not None:
+            self._graph.forget()
         if self.processes.size > 1:
             raise ConfigError(
                 f"out of memory in step {self.state.step + 1:,} of process {self.processes.rank}: "
@@ -179,25 +189,39 @@ class TrainingLoop:
             group["lr"] = group["initial_lr"] * factor
         task.before_step(model, step, state.generator)
         batch = self.processes.share(task.batch(state.generator))
-        result = task.losses(model, batch)
+        if self._graph is not None:
+            total, result = self._graph.step(batch)
+            self._watch(total, result, batch)
+        else:
+            total, result = self._gradients(batch)
+            parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+            total, result = self.processes.average(parameters, total, result)
+            self._watch(total, result, batch)
+            scale = state.loss_scale
+            state.optimizer.step(scaling=None if scale is None else scale.judge(parameters))
+        task.after_step(model, result, step)
+        return total, result
+
+    def _gradients(self, batch: Any) -> tuple[Tensor, StepResult]:
+        """The total loss and the results of a batch, whose gradients are then there."""
+        state = self.state
+        result = state.task.losses(state.model, batch)
         total = torch.stack([*result.losses.values()]).sum()
         if not total.requires_grad:
             raise TrainingDiverged(
-                f"no loss of step {step + 1:,} depends on the model: no sample of the batch was in "
-                "the scene, or the field became empty; check the cameras and the scene's scale, "
-                f"or lower the learning rates. {self._last_checkpoint()}"
+                f"no loss of step {state.step + 1:,} depends on the model: no sample of the batch "
+                "was in the scene, or the field became empty; check the cameras and the scene's "
+                f"scale, or lower the learning rates. {self._last_checkpoint()}"
             )
         state.optimizer.zero_grad(set_to_none=True)
         scale = state.loss_scale
         (total if scale is None else scale.of(total)).backward()
-        parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-        total, result = self.processes.average(parameters, total, result)
-        losses = {name: loss.detach() for name, loss in result.losses.items()}
-        self._totals.put(total, _StepOfLoss(step + 1, batch, losses))
-        self._check_losses()
-        state.optimizer.step(scaling=None if scale is None else scale.judge(parameters))
-        task.after_step(model, result, step)
         return total, result
+
+    def _watch(self, total: Tensor, result: StepResult, batch: Any) -> None:
+        losses = {name: loss.detach() for name, loss in result.losses.items()}
+        self._totals.put(total, _StepOfLoss(self.state.step + 1, batch, losses))
+        self._check_losses()
 
     def _is_anything_due(self) -> bool:
         step = self.state.step

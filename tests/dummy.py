@@ -127,6 +127,7 @@ def make_trainer(**changes: Any) -> Trainer:
         "precision": "fp32",
         "threads": 1,
         "deterministic": False,
+        "cuda_graph": "auto",
         "betas": (0.9, 0.99),
         "eps": 1e-15,
         "warmup_steps": 5,

@@ -49,6 +49,9 @@ class Task(nn.Module, ABC):
     out_dim: int
     # True: several processes share an evaluation, False: the first does it alone.
     shares_evaluation = False
+    # Set by a trainer that captures steps as CUDA graphs: a batch is then to have the shapes of the
+    # one before, if it can.
+    holds_shapes = False
     data: Any  # its `notes`, sentences about what was skipped or assumed, are shown at the start
 
     @abstractmethod
@@ -65,7 +68,11 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, model: Field, batch: Any) -> StepResult:
-        """Returns losses and measures of a batch; changes neither the model nor the task."""
+        """Returns losses and measures of a batch; changes neither the model nor the task.
+
+        On a GPU it may run once for many batches of the same shapes (nfields/step_graph.py): what
+        it reads besides the batch is then to be tensors that are changed in place.
+        """
 
     @abstractmethod
     def after_step(self, model: Field, result: StepResult, step: int) -> None:
