@@ -20,7 +20,7 @@ from nfields.ops.simd import array_data, llvm_float, splat
 TILE_ROWS, TILE_COLUMNS = 4, 16
 # What a tile of a product begins with, and what happens to it before it is stored.
 ZERO, BIAS, SUM = 0, 1, 2
-AS_IS, RELU, WHERE_POSITIVE = 0, 1, 2
+AS_IS, RELU, WHERE_POSITIVE, TIMES = 0, 1, 2, 3
 
 _INT64 = ir.IntType(64)
 _FLAGS = ("contract", "reassoc", "nsz", "arcp")
@@ -57,9 +57,9 @@ def multiply_tile(
 
     In flat arrays: a[r, k] is a[a_start + r a_row + k a_step], b[k, c] b[b_start + k b_step + c],
     out[r, c] out[start + r stride + c]; r < rows, c < columns TILE_COLUMNS, k < length. `begin` is
-    ZERO, BIAS (other[other_start + c]) or SUM (out itself); `finish` AS_IS, RELU or WHERE_POSITIVE
-    (0 where other[other_start + r stride + c] <= 0); NaN stays NaN. These four are constants;
-    nothing is checked.
+    ZERO, BIAS (other[other_start + c]) or SUM (out itself); `finish` AS_IS, RELU, WHERE_POSITIVE
+    (0 where other[other_start + r stride + c] <= 0) or TIMES (that number); NaN stays NaN. These
+    four are constants; nothing is checked.
     """
     num_rows, num_columns = rows.literal_value, columns.literal_value
     first, last = begin.literal_value, finish.literal_value
@@ -118,6 +118,10 @@ def multiply_tile(
                 offset = place(other_start, r, stride, c)
                 limit = _load_vector(builder, other_ptr, offset, vector, align)
                 value = builder.select(builder.fcmp_ordered("<=", limit, zero), zero, value)
+            elif last == TIMES:
+                offset = place(other_start, r, stride, c)
+                factor = _load_vector(builder, other_ptr, offset, vector, align)
+                value = builder.fmul(value, factor, flags=_FLAGS)
             _store_vector(builder, value, out_ptr, place(start, r, stride, c), align)
         return context.get_dummy_value()
 

@@ -47,9 +47,18 @@ def test_kernel_has_the_derivatives_of_the_reference(
 @pytest.mark.parametrize("num_points", [1, 15, 96, 1000])  # less than a tile, a block, blocks
 @pytest.mark.parametrize("sizes", [(3, 16, 5), (32, 64, 64, 16), (40, 96, 112, 33)])
 @pytest.mark.parametrize(("biased", "activate_last"), [(True, False), (False, True)])
+@pytest.mark.parametrize("activation", ["relu", "sine"])
+@pytest.mark.parametrize("keep_width", [8, 128])  # kept, computed again
 def test_float32_kernel_has_the_derivatives_of_the_reference(
-    num_points: int, sizes: tuple[int, ...], biased: bool, activate_last: bool
+    num_points: int,
+    sizes: tuple[int, ...],
+    biased: bool,
+    activate_last: bool,
+    activation: Activation,
+    keep_width: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("nfields.ops.mlp.KEEP_WIDTH", keep_width)
     weights = [torch.randn(b, a) / a**0.5 for a, b in pairwise(sizes)]
     biases = [torch.randn(b) for b in sizes[1:]] if biased else []
     inputs = [torch.randn(num_points, sizes[0]), *weights, *biases]
@@ -58,7 +67,9 @@ def test_float32_kernel_has_the_derivatives_of_the_reference(
     def derivatives(inputs: list[Tensor], backend: str) -> list[Tensor]:
         leaves = [tensor.clone().requires_grad_() for tensor in inputs]
         x, weights, biases = leaves[0], leaves[1 : len(sizes)], leaves[len(sizes) :]
-        out = mlp(x, weights, biases, activate_last=activate_last, backend=backend)
+        out = mlp(
+            x, weights, biases, activation=activation, activate_last=activate_last, backend=backend
+        )
         return [out, *torch.autograd.grad(out, leaves, upstream.to(out.dtype))]
 
     exact = derivatives([tensor.double() for tensor in inputs], "reference")
@@ -96,6 +107,12 @@ def test_sines_and_cosines_are_within_3e_7() -> None:
     sines, cosines = sine_and_cosine(z, bias)
     assert (sines - exact.sin()).abs().max() < 3e-7 and (cosines - exact.cos()).abs().max() < 3e-7
     assert torch.equal(sine(z, bias), sines)
+
+
+def test_sines_of_a_float32_network_are_within_3e_7() -> None:
+    z = torch.linspace(-1000, 1000, 70_001)[:, None]
+    sines = mlp(z, [torch.ones(1, 1)], activation="sine", activate_last=True)
+    assert (sines - z.double().sin()).abs().max() < 3e-7
 
 
 def test_half_sines_are_the_nearest_bfloat16() -> None:

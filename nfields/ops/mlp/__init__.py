@@ -33,6 +33,7 @@ from nfields.ops.backend import (
 )
 from nfields.ops.gradient import reference_gradients
 from nfields.ops.mlp import cpu
+from nfields.ops.mlp.dense_cpu import kept_shape, sizes_of
 from nfields.ops.mlp.reference import mlp_reference
 
 Activation = Literal["relu", "sine"]
@@ -90,6 +91,9 @@ def _(x, weights, biases, activation, activate_last, precision, keep):
         if width <= 64:
             kept = x.new_empty(len(weights) - (not activate_last), x.shape[0], width)
             return [sizes[-1], kept] if keep else [sizes[-1]]
+    elif cpu.has_kernel(x, precision):
+        shape = kept_shape(x.shape[0], sizes_of(weights))
+        return [sizes[-1], *([x.new_empty(shape)] if keep else [])]
     kept = sizes if activate_last else sizes[:-1]
     if precision == "bf16":
         kept = [*kept[:1], *(t.to(torch.bfloat16) for t in kept[1:])]

@@ -1,10 +1,11 @@
-"""A small dense network on the CPU: matrix products through torch in chunks that stay in cache.
+"""A small dense network on the CPU.
 
-Narrow ReLU networks in float32 have a kernel of their own (nfields/ops/mlp/relu_cpu.py). The whole
-batch at once streams every activation through memory, n x width floats a layer, several times.
-CHUNK rows of a 64-wide layer are 1 MB: they stay in L2 / L3 between one layer and the next. What
-the backward pass needs of the hidden layers is computed again in narrow networks and kept in wide
-ones, where a product costs more than memory.
+Float32 has a kernel of its own (nfields/ops/mlp/dense_cpu.py). What is here, for float64 and
+bfloat16, takes matrix products through torch in chunks that stay in cache: the whole batch at once
+streams every activation through memory, n x width floats a layer, several times. CHUNK rows of a
+64-wide layer are 1 MB: they stay in L2 / L3 between one layer and the next. What the backward pass
+needs of the hidden layers is computed again in narrow networks and kept in wide ones, where a
+product costs more than memory.
 
 precision=bf16: products of all layers but the first (its inputs may be coordinates, which 8 bits
 do not hold) take and give bfloat16, with sums in float32; parameters, their gradients, inputs and
@@ -16,18 +17,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nfields.ops.mlp import relu_cpu
+from nfields.ops.mlp import dense_cpu
 from nfields.ops.mlp.sine_cpu import sine, sine_and_cosine, through_sine
 
 CHUNK = 4096
 
 
-def _has_kernel(
-    x: Tensor, weights: Sequence[Tensor], activation: str, precision: str, is_kept: bool
-) -> bool:
-    widths = [x.shape[1], *(len(weight) for weight in weights)]
-    is_plain = x.dtype == torch.float32 and precision == "fp32" and not is_kept
-    return is_plain and activation == "relu" and max(widths) <= relu_cpu.MAX_WIDTH
+def has_kernel(x: Tensor, precision: str) -> bool:
+    """Whether dense_cpu.py computes the network."""
+    return x.dtype == torch.float32 and precision == "fp32"
 
 
 def _prepared(weights: Sequence[Tensor], precision: str) -> list[Tensor]:
@@ -64,8 +62,8 @@ def forward(
 
     That is the product before bias and sine, or what is behind ReLU.
     """
-    if _has_kernel(x, weights, activation, precision, keep):
-        return [relu_cpu.forward(x, weights, biases, activate_last)]
+    if has_kernel(x, precision):
+        return dense_cpu.forward(x, weights, biases, activation == "sine", activate_last, keep)
     biased, biases = len(biases) > 0, _found(weights, biases)
     weights = _prepared(weights, precision)
     num_points, num_activated = x.shape[0], len(weights) - (not activate_last)
@@ -99,8 +97,10 @@ def backward(
     needs_x: bool,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Gradients of x (empty if not needed), of every weight and of every bias."""
-    if _has_kernel(x, weights, activation, precision, bool(kept)):
-        return relu_cpu.backward(gradient, x, weights, biases, activate_last, needs_x)
+    if has_kernel(x, precision):
+        return dense_cpu.backward(
+            gradient, x, weights, biases, kept, activation == "sine", activate_last, needs_x
+        )
     x_gradient = torch.empty_like(x) if needs_x else x.new_empty(0)
     weight_gradients = [torch.zeros_like(w) for w in weights]
     bias_gradients = [torch.zeros_like(b) for b in biases]
