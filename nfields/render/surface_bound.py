@@ -1,10 +1,11 @@
 """Where the surface of a field cannot be: safe distances on a grid, from samples of the field.
 
-Notation   h spacing, L Lipschitz constant of f, r = sqrt(3) / 2. Every point is within r h of a
-           corner, so a corner near a point of the surface has |f| <= L r h: the near corners. The
-           surface is at least (distance to the nearest near corner) - r h away from a corner, and
-           at least |f| / L. The first holds however wrong f is far from its surface; the second
-           is sharper beside it, and taken up to 3 h.
+Notation   h spacing, L(a) the greatest slope of f where |f| <= a, r = sqrt(3) / 2, and
+           s = integral of da / L(a) from 0 to |f|: the surface is at least s away. Every point is
+           within r h of a corner, so a corner near a point of the surface has s <= r h: the near
+           corners. The surface is at least (distance to the nearest near corner) - r h away from a
+           corner, and at least s. The first holds however wrong f is far from its surface; the
+           second is sharper beside it, and taken up to 3 h.
 Where f is no distance, near corners are those of cells in which it changes its sign.
 """
 
@@ -23,6 +24,7 @@ _COVER = 0.5 * 3**0.5  # r
 # A learned distance is steeper than 1 in places. More than this is not allowed for: the grid would
 # exclude nothing.
 _MAX_LIPSCHITZ = 2.0
+_BANDS = 3  # of |f|, a spacing each, that have slopes of their own: fields are steeper far away
 _TRUSTED = 3.0  # spacings up to which |f| is believed
 
 
@@ -32,8 +34,9 @@ class SurfaceBound:
 
     grid: BoundGrid
     distances: BoundGrid  # estimates, not bounds: what shading asks
-    lipschitz: float | None  # None: f is no distance
+    slopes: tuple[float, ...] | None  # as sphere_trace takes them; None: f is no distance
     near: Float[Tensor, "n 3"]  # corners next to the surface, all around it; none: no surface
+    box: Float[Tensor, "2 3"]  # holds all of the inside and of the surface
     num_samples: int
 
 
@@ -63,7 +66,7 @@ def bound_surface(surface: Surface, resolution: int) -> SurfaceBound:
         values = sample(_all_corners(shape, 1)).view(shape)
         near = _changes_sign(values)
         distance = _distance_to(near) - _COVER
-        lipschitz, num_samples = None, values.numel()
+        slopes, num_samples = None, values.numel()
         estimate = (distance + _COVER) * spacing
     else:
         coarse_shape = tuple((coarse + 1).tolist())
@@ -77,8 +80,8 @@ def bound_surface(surface: Surface, resolution: int) -> SurfaceBound:
         index = known.nonzero()
         values[known] = sample(index)
         num_samples += len(index)
-        lipschitz = _steepness(values, known, spacing)
-        size_of = values.abs() / (lipschitz * spacing)
+        slopes = _steepness(values, known, spacing)
+        size_of = _least_distance(values.abs(), slopes, spacing) / spacing
         near = known & (size_of <= _COVER)
         distance = _distance_to(near) - _COVER
         believed = torch.where(known, size_of.clamp(max=_TRUSTED), 0.0)
@@ -87,7 +90,17 @@ def bound_surface(surface: Surface, resolution: int) -> SurfaceBound:
     grid = BoundGrid((distance.clamp(min=0) * spacing).copysign(values), low, spacing)
     estimates = BoundGrid(estimate.copysign(values), low, spacing)
     near_points = torch.minimum(low + near.nonzero() * spacing, high).float()
-    return SurfaceBound(grid, estimates, lipschitz, near_points, num_samples)
+    box = torch.stack([low, high]).float()
+    if len(near_points) and not _reaches_the_rim(values):
+        reach = _COVER * spacing
+        box[0] = torch.maximum(box[0], near_points.amin(dim=0) - reach)
+        box[1] = torch.minimum(box[1], near_points.amax(dim=0) + reach)
+    return SurfaceBound(grid, estimates, slopes, near_points, box, num_samples)
+
+
+def _reaches_the_rim(values: Float[Tensor, "x y z"]) -> bool:
+    """Whether any corner of the grid's faces is inside."""
+    return any(bool((values.select(axis, end) < 0).any()) for axis in range(3) for end in (0, -1))
 
 
 def _all_corners(shape: tuple[int, ...], stride: int) -> Int[Tensor, "n 3"]:
@@ -131,16 +144,33 @@ def _distance_to(near: Bool[Tensor, "x y z"]) -> Float[Tensor, "x y z"]:
 
 def _steepness(
     values: Float[Tensor, "x y z"], known: Bool[Tensor, "x y z"], spacing: float
-) -> float:
-    """The slope that one in a thousand known corners exceeds, plus a tenth; from 1 to 2."""
+) -> tuple[float, ...]:
+    """The slopes that one in a thousand known corners exceeds, plus a tenth; from 1 to 2. Of those
+    where |f| is below one spacing, two and so on, and of all."""
     inner = (slice(None, -1),) * 3
     is_known, squares = known[inner], values.new_zeros(())
     for axis in range(3):
         behind = tuple(slice(1, None) if k == axis else slice(None, -1) for k in range(3))
         is_known = is_known & known[behind]
         squares = squares + (values[behind] - values[inner]).square()
-    slopes = squares[is_known].sqrt() / spacing
-    if len(slopes) == 0:
-        return 1.0
-    steep = slopes.kthvalue(max(1, round(0.999 * len(slopes)))).values
-    return min(max(1.1 * float(steep), 1.0), _MAX_LIPSCHITZ)
+    slopes, heights = squares[is_known].sqrt() / spacing, values[inner][is_known].abs() / spacing
+    found = []
+    for top in (*range(1, _BANDS + 1), torch.inf):
+        part = slopes[heights < top]
+        if len(part) == 0:
+            found.append(1.0)
+            continue
+        steep = part.kthvalue(max(1, round(0.999 * len(part)))).values
+        found.append(min(max(1.1 * float(steep), 1.0), _MAX_LIPSCHITZ))
+    return tuple(found)
+
+
+def _least_distance(
+    sizes: Float[Tensor, "x y z"], slopes: tuple[float, ...], band: float
+) -> Float[Tensor, "x y z"]:
+    """s of sizes |f|; the last slope holds for all that is above the other bands."""
+    total = torch.zeros_like(sizes)
+    for k, slope in enumerate(slopes):
+        top = band if k + 1 < len(slopes) else torch.inf
+        total += (sizes - k * band).clamp(0, top) / slope
+    return total

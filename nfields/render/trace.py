@@ -26,6 +26,27 @@ class Hits:
     normals: Float[Tensor, "hits 3"]  # unit, towards the ray's origin
 
 
+@dataclass(frozen=True)
+class Crossings:
+    """Rays and where each first crosses a surface, before anything is known about its normals."""
+
+    origins: Float[Tensor, "n 3"]
+    directions: Float[Tensor, "n 3"]
+    depth: Float[Tensor, " n"]  # infinite for a miss
+    is_cut: Bool[Tensor, " n"]  # where the box cuts through the inside
+    face: Int[Tensor, " n"]  # the axis of the box's face there
+
+    def __getitem__(self, index: Bool[Tensor, " n"]) -> "Crossings":
+        """The chosen rays."""
+        parts = (self.origins, self.directions, self.depth, self.is_cut, self.face)
+        return Crossings(*(part[index] for part in parts))
+
+    @property
+    def points(self) -> Float[Tensor, "n 3"]:
+        """The places of the crossings."""
+        return self.origins + self.depth[:, None] * self.directions
+
+
 def trace(
     surface: Surface,
     bound: SurfaceBound,
@@ -41,27 +62,48 @@ def trace(
     crosses within less than half of it (or a quarter of a cell of the bound) may be missed, and
     depths are right to a hundredth of it and better.
     """
+    found = crossings(
+        surface, bound, origins, directions, pixel_size=pixel_size, gaps=0.125, backend=backend
+    )
+    return Hits(found.depth, found.depth.isfinite(), *hits_of(surface, found, pixel_size))
+
+
+def crossings(
+    surface: Surface,
+    bound: SurfaceBound,
+    origins: Float[Tensor, "n 3"],
+    directions: Float[Tensor, "n 3"],
+    *,
+    pixel_size: float,
+    gaps: float,
+    backend: str = "auto",
+) -> Crossings:
+    """The first crossings of `trace`, right to `gaps` times the longest piece that it may miss."""
     spacing = bound.grid.spacing
     gap = min(max(0.5 * pixel_size, spacing / 32), spacing / 4)
-    enter, leave, face = box_interval(origins, directions, surface.bounds.to(origins))
-
+    enter, leave, face = box_interval(origins, directions, bound.box.to(origins))
     depth, starts_inside = sphere_trace(
         surface.values, origins, directions, enter, leave, bound=bound.grid,
-        lipschitz=bound.lipschitz, gap=gap, tolerance=gap / 8, backend=backend,
+        slopes=bound.slopes, gap=gap, tolerance=gaps * gap, backend=backend,
     )  # fmt: skip
     is_cut = starts_inside & (enter > 0)
     depth = torch.where(is_cut, enter, depth)
-    is_hit = depth.isfinite()
-    d, t = directions[is_hit], depth[is_hit]
-    points = origins[is_hit] + t[:, None] * d
+    return Crossings(origins, directions, depth, is_cut, face)
+
+
+def hits_of(
+    surface: Surface, found: Crossings, pixel_size: float
+) -> tuple[Float[Tensor, "hits 3"], Float[Tensor, "hits 3"]]:
+    """Points and unit normals, towards the rays' origins, of the crossings that there are."""
+    found = found[found.depth.isfinite()]
+    points, d = found.points, found.directions
     normals = gradients(surface, points, 0.5 * pixel_size)
     normals = torch.nn.functional.normalize(normals, dim=1, eps=1e-20)
-    axis = torch.nn.functional.one_hot(face[is_hit], 3).to(normals)
+    axis = torch.nn.functional.one_hot(found.face, 3).to(normals)
     # A gradient of zero says nothing; the ray's own direction is at least towards the viewer.
-    normals = torch.where(is_cut[is_hit, None], axis, normals)
+    normals = torch.where(found.is_cut[:, None], axis, normals)
     normals = torch.where(normals.square().sum(1, keepdim=True) > 0.5, normals, -d)
-    normals = torch.where((normals * d).sum(1, keepdim=True) > 0, -normals, normals)
-    return Hits(depth, is_hit, points, normals)
+    return points, torch.where((normals * d).sum(1, keepdim=True) > 0, -normals, normals)
 
 
 def box_interval(

@@ -39,7 +39,12 @@ def bound_of(distance: Callable[[Tensor], Tensor], lipschitz: float = 1.0, cells
 def trace(
     distance, origins, directions, lipschitz: float | None = 1.0, backend: str = "numba", **other
 ):
-    options = {"gap": GAP, "tolerance": TOLERANCE, "lipschitz": lipschitz, "backend": backend}
+    options = {
+        "gap": GAP,
+        "tolerance": TOLERANCE,
+        "slopes": lipschitz and (lipschitz,),
+        "backend": backend,
+    }
     options |= other
     if "bound" not in options:
         options["bound"] = bound_of(distance, lipschitz or 1.0)
@@ -139,7 +144,7 @@ def test_part_of_a_ray_that_is_empty_or_nan_is_not_searched(backend: str) -> Non
     directions = torch.tensor([[0.0, 0, -1]]).repeat(3, 1)
     near, far = torch.tensor([0.5, 0.0, math.nan]), torch.tensor([0.4, 0.1, 2.0])
     depth, inside = sphere_trace(
-        ball, origins, directions, near, far, bound=bound_of(ball), lipschitz=1.0, gap=GAP,
+        ball, origins, directions, near, far, bound=bound_of(ball), slopes=(1.0,), gap=GAP,
         tolerance=TOLERANCE, backend=backend,
     )  # fmt: skip
     assert depth.isinf().all() and not inside.any()
@@ -175,6 +180,43 @@ def test_field_without_a_slope_to_trust_is_traced_by_the_gap() -> None:
     assert_matches(found[hit], expected[hit], atol=2 * TOLERANCE, rtol=0)
 
 
+def test_slopes_of_bands_are_those_of_what_is_far() -> None:
+    """A field that is steep from a cell on: as many evaluations as its near slope takes."""
+    cell, asked = 2 / 32, []
+
+    def kinked(x: Tensor) -> Tensor:
+        distance = ball(x)
+        asked.append(len(x))
+        return distance + 3 * (distance - cell).clamp(min=0)
+
+    origins, directions = rays_inside_the_box(2000)
+    options = {"bound": bound_of(ball), "tolerance": 1e-6}
+    expected, _ = trace(ball, origins, directions, **options)
+    depths, evaluations = [], []
+    for slopes in ((1.0, 4.0), (4.0,)):
+        asked.clear()
+        depths.append(trace(kinked, origins, directions, slopes=slopes, **options)[0])
+        evaluations.append(sum(asked))
+    assert evaluations[0] < 0.8 * evaluations[1]
+    for depth in depths:
+        both = depth.isfinite() & expected.isfinite()
+        assert (depth.isfinite() == expected.isfinite()).double().mean() > 0.98
+        assert_matches(depth[both], expected[both], atol=2e-6, rtol=0)
+
+
+def test_ray_has_its_depth_in_any_company() -> None:
+    """Few rays are asked at several places ahead at once, many are not."""
+    origins, directions = rays_inside_the_box(4000)
+    options = {"bound": bound_of(wavy, 1.9), "tolerance": 1e-9}
+    expected, _ = trace(wavy, origins, directions, 1.9, **options)
+    for part in torch.arange(400).split([1, 7, 92, 300]):
+        depth, _ = trace(wavy, origins[part], directions[part], 1.9, **options)
+        both = depth.isfinite() & expected[part].isfinite()
+        differs = depth.isfinite() != expected[part].isfinite()  # pieces below the gap
+        differs[both] = (depth[both] - expected[part][both]).abs() > 1e-7
+        assert differs.sum() <= 1 + 0.01 * len(part)
+
+
 def test_field_is_asked_near_the_surface_only() -> None:
     """A grid of 32^3 leaves an average hit with few evaluations; marching by the gap takes 90."""
     asked = 0
@@ -185,7 +227,7 @@ def test_field_is_asked_near_the_surface_only() -> None:
         return ball(x)
 
     origins, directions = rays_inside_the_box(2000)
-    trace(counted, origins, directions, bound=bound_of(ball), lipschitz=1.0)
+    trace(counted, origins, directions, bound=bound_of(ball))
     assert asked < 8 * len(origins)
 
 
@@ -193,7 +235,7 @@ def test_field_is_asked_near_the_surface_only() -> None:
     ("options", "message"),
     [
         ({"gap": 0.0}, "gap=0.0 and tolerance"),
-        ({"lipschitz": -1.0}, "lipschitz=-1.0 must be above 0"),
+        ({"slopes": (1.0, -1.0)}, "must be above 0, or None"),
         ({"bound": BoundGrid(torch.zeros(1, 2, 2), torch.zeros(3), 1.0)}, "has no cell"),
     ],
 )

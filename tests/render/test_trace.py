@@ -92,7 +92,7 @@ def test_ray_from_inside_hits_from_within(ball_bound: SurfaceBound) -> None:
 def test_function_that_is_no_distance_has_the_same_surface(ball_bound: SurfaceBound) -> None:
     other = surface_of(lambda x: 50 * torch.sinh(3 * ball(x)), is_distance=False)
     bound = bound_surface(other, 32)
-    assert bound.lipschitz is None
+    assert bound.slopes is None
     origins, directions = view_rays(camera(), 0)
     one = trace(surface_of(ball), ball_bound, origins, directions, pixel_size=0.02)
     two = trace(other, bound, origins, directions, pixel_size=0.02)
@@ -110,6 +110,18 @@ def test_bound_is_below_the_distance_everywhere(ball_bound: SurfaceBound) -> Non
         safe = interpolate(values, *at)
         assert abs(safe) - grid.margin <= abs(distance) + 1e-6
         assert abs(safe) <= grid.margin or (safe < 0) == (distance < 0)
+
+
+def test_box_is_that_of_the_surface_or_of_the_field_where_it_is_cut(
+    ball_bound: SurfaceBound,
+) -> None:
+    low, high = ball_bound.box
+    cells = torch.stack([CENTER - RADIUS - low, high - CENTER - RADIUS]) / ball_bound.grid.spacing
+    assert (cells >= 0).all() and (cells < 3).all()
+    cut = bound_surface(surface_of(ball, half_side=0.7), 16)
+    inside_out = bound_surface(surface_of(lambda x: -ball(x)), 16)
+    assert cut.box.tolist() == surface_of(ball, half_side=0.7).bounds.tolist()
+    assert inside_out.box.tolist() == [[-1.0] * 3, [1.0] * 3]
 
 
 def test_empty_field_gives_an_empty_picture() -> None:

@@ -1,13 +1,14 @@
 """Operation sphere_trace: where rays meet the zero set of a field.
 
 Contract
-    distance    points (m, 3) to values (m,); called without gradients, m from 1 to n
+    distance    points (m, 3) to values (m,); called without gradients, m >= 1
     origins     (n, 3)
     directions  (n, 3)   of unit length
     t_near, t_far (n,)   the part of each ray to search; empty if t_near > t_far or NaN
     bound       BoundGrid over the box that holds all of those parts
-    lipschitz   |f| / lipschitz is at most the distance to the zero set; None: values of f say
-                nothing about that
+    slopes      the greatest of f, (k,): where |f| is below the spacing of `bound`, then up to
+                twice that and so on, the last for all beyond. The zero set is at least as far as
+                |f| takes to fall at these. None: values of f say nothing about that
     gap         a ray may go this much further than is known to be safe
     tolerance   of the depth where the field is straight over the last step; never off by more
                 than a step, which is `gap` at a thin part
@@ -15,7 +16,7 @@ Contract
                 and whether each ray starts where f < 0
 
 No gradients; deterministic. Missed are pieces that a ray crosses within less than `gap`, and what
-breaks the promise of `bound` or `lipschitz`; no fixed number of steps ends a search. f = 0 and NaN
+breaks the promise of `bound` or `slopes`; no fixed number of steps ends a search. f = 0 and NaN
 are outside, so a field without a negative value is never hit.
 
 `backend=reference` asks the field every `gap` and uses no promise: slow, for any device.
@@ -24,9 +25,10 @@ are outside, so a field without a negative value is never hit.
 # pyright: reportCallIssue=false, reportArgumentType=false
 # (Type stubs misjudge calls of jitted functions and of intrinsics.)
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32
 from torch import Tensor
@@ -65,7 +67,7 @@ def sphere_trace(
     t_far: Float[Tensor, " n"],
     *,
     bound: BoundGrid,
-    lipschitz: float | int | None,
+    slopes: Sequence[float] | None,
     gap: float,
     tolerance: float,
     backend: str = "auto",
@@ -73,8 +75,8 @@ def sphere_trace(
     """Depth of the first crossing and the side of the start; see the module's contract."""
     if not (gap > 0 and tolerance > 0):
         raise ValueError(f"sphere_trace: gap={gap} and tolerance={tolerance} must be above 0")
-    if lipschitz is not None and lipschitz <= 0:
-        raise ValueError(f"sphere_trace: lipschitz={lipschitz} must be above 0, or None")
+    if slopes is not None and not (len(slopes) and min(slopes) > 0):
+        raise ValueError(f"sphere_trace: slopes={tuple(slopes)} must be above 0, or None")
     if min(bound.values.shape) < 2:
         raise ValueError(f"sphere_trace: a bound grid of {tuple(bound.values.shape)} has no cell")
     if uses_reference(backend, "sphere_trace", origins):
@@ -86,23 +88,25 @@ def sphere_trace(
     o, d = origins.contiguous().numpy(), directions.contiguous().numpy()
     far = t_far.contiguous().numpy()
     grid = (bound.values.contiguous().numpy(), bound.low.double().numpy(), bound.spacing)
-    limits = (bound.margin, 0.0 if lipschitz is None else 1.0 / lipschitz, gap, tolerance)
+    limits = (bound.margin, np.array(slopes or (), np.float64), gap, tolerance)
     state = origins.new_empty(num_rays, cpu.NUM_COLUMNS)
     status = torch.empty(num_rays, dtype=torch.uint8)
     starts_inside = torch.empty(num_rays, dtype=torch.bool)
-    points = torch.empty_like(origins, memory_format=torch.contiguous_format)
+    points = origins.new_empty(max(num_rays, cpu.MOST_POINTS), 3)
     active = torch.arange(num_rays, dtype=torch.int32).numpy()
     memory = (state.numpy(), status.numpy(), starts_inside.numpy())
     cpu.start(o, d, t_near.contiguous().numpy(), far, *grid, bound.margin, gap, *memory)
-    count = cpu.compact(o, d, *memory[:2], active, points.numpy())
-    while count:
+    active = active[: cpu.compact(memory[1], active)]
+    while len(active):
+        ahead = cpu.places_ahead(len(active))
+        count = len(active) * ahead
+        cpu.write_points(o, d, far, gap, *memory[:2], active, ahead, points.numpy())
         values = distance(points[:count])
         if values.shape != (count,) or values.dtype != origins.dtype:
             raise ValueError(
                 f"sphere_trace: distance gave {tuple(values.shape)} of {values.dtype} for {count} "
                 f"points; it must be ({count},) of {origins.dtype}"
             )
-        active = active[:count]
-        cpu.advance(values.contiguous().numpy(), active, o, d, far, *grid, *limits, *memory)
-        count = cpu.compact(o, d, *memory[:2], active, points.numpy())
+        cpu.advance(values.contiguous().numpy(), ahead, active, o, d, far, *grid, *limits, *memory)
+        active = active[: cpu.compact(memory[1], active)]
     return state[:, cpu.DEPTH].clone(), starts_inside

@@ -5,6 +5,8 @@ blocks of active rays: it reads the value, moves the ray's bracket and proposes 
 numbers of state a ray (half a cache line in float32). Empty space is crossed inside the kernel,
 eight loads of the bound grid (2 M floats, in L2 and L3) a step, so the field is asked only close to
 the surface. `compact` then lists the rays still active, in order, and writes their next points.
+Once few rays are left a call of the field costs more than its points, so each ray is asked at
+several places ahead: a gap apart, or all over its bracket.
 Arithmetic is in float64 registers, whatever the rays are stored in.
 
 State of a ray, columns of (n, 8); g = s f, s the sign of its start: g < 0 is behind the hit
@@ -31,6 +33,9 @@ _RAYS = 64  # a thread takes at a time
 # Past a predicted root by this share of the way, so that the next value closes the bracket.
 _OVERSHOOT = 0.15
 _ROUNDING = 4 * 2.0**-23  # of t and of the points, in float32
+# Calls of small fields cost 0.5 ms, as much as 1,200 points (hashgrid and rbfnet, one core).
+MOST_POINTS = 2048  # of a call that asks ahead
+_MOST_AHEAD = 16
 
 
 @njit(inline="always")
@@ -129,11 +134,22 @@ def _root(a: float, g_a: float, b: float, g_b: float) -> float:
 
 
 @njit(inline="always")
-def _next_step(row: Any, inv_lipschitz: float, gap: float, tolerance: float) -> float:
+def _safe_distance(g: float, slopes: Any, band: float) -> float:
+    """How far g takes to fall to zero at the slopes of its bands; 0 if that is not known."""
+    distance = 0.0
+    if not g < np.inf:
+        return distance
+    for k in range(slopes.shape[0]):
+        part = min(g, band) if k + 1 < slopes.shape[0] else g
+        distance += part / slopes[k]
+        g -= part
+    return distance
+
+
+@njit(inline="always")
+def _next_step(row: Any, slopes: Any, band: float, gap: float, tolerance: float) -> float:
     """How far to go from A: to the predicted root, but within the ball of G_A and `gap` more."""
-    safe = row[G_A] * inv_lipschitz
-    if not safe < np.inf:
-        safe = 0.0
+    safe = _safe_distance(row[G_A], slopes, band)
     step = safe + gap
     fall = row[G_B] - row[G_A]  # since the sample before
     if row[B] > -np.inf and fall > 0.0:
@@ -142,41 +158,77 @@ def _next_step(row: Any, inv_lipschitz: float, gap: float, tolerance: float) -> 
     return step
 
 
+def places_ahead(num_active: int) -> int:
+    """At how many places each of so many rays is asked at once."""
+    return max(1, min(MOST_POINTS // max(num_active, 1), _MOST_AHEAD))
+
+
+@njit(inline="always")
+def _place(row: Any, is_bracketing: bool, k: int, ahead: int, gap: float, far: float) -> float:
+    """The k-th of the places where a ray is asked next."""
+    if ahead == 1:
+        return float(row[T])
+    if is_bracketing:
+        return row[A] + (row[B] - row[A]) * ((k + 1.0) / (ahead + 1.0))
+    return row[T] + k * gap if row[T] + k * gap < far else max(far, float(row[T]))
+
+
 @njit(parallel=True, cache=True)
 def advance(
-    values: Any, active: Any, origins: Any, directions: Any, t_far: Any, grid: Any, low: Any,
-    spacing: float, margin: float, inv_lipschitz: float, gap: float, tolerance: float,
+    values: Any, ahead: int, active: Any, origins: Any, directions: Any, t_far: Any, grid: Any,
+    low: Any, spacing: float, margin: float, slopes: Any, gap: float, tolerance: float,
     state: Any, status: Any, starts_inside: Any,
 ) -> None:  # fmt: skip
-    """Takes the field's values at T of the active rays; sets their next T, or ends them."""
+    """Takes the field's values at the places of the active rays; sets their T, or ends them."""
     inv_spacing = 1.0 / spacing
     num_active = active.shape[0]
+    places = np.empty((num_active, _MOST_AHEAD), np.float64)
     for block in prange((num_active + _RAYS - 1) // _RAYS):
         for n in range(np.int64(block) * _RAYS, min(np.int64(block) * _RAYS + _RAYS, num_active)):
             i = active[n]
-            row, value, far = state[i], float(values[n]), float(t_far[i])
-            if status[i] == FRESH:
-                starts_inside[i] = value < 0.0
-                status[i] = MARCHING
-            g = -value if starts_inside[i] else value
-            t = float(row[T])
-            if status[i] == MARCHING and not g < 0.0:
-                if row[G_A] >= 0.0:
-                    row[B], row[G_B] = row[A], row[G_A]
-                elif inv_lipschitz > 0.0:
-                    # No sample before this one: its slope is that of the grid, which holds
-                    # |f| / lipschitz beside the surface.
-                    row[B] = t - 0.5 * spacing
-                    row[G_B] = (
-                        g
-                        + _fall(origins[i], directions[i], t, grid, low, spacing, starts_inside[i])
-                        / inv_lipschitz
-                    )
-                row[A], row[G_A] = t, g
-                if t >= far or t + g * inv_lipschitz > far:
-                    status[i] = DONE
+            row, far = state[i], float(t_far[i])
+            for k in range(ahead):
+                places[n, k] = _place(row, status[i] == BRACKETING, k, ahead, gap, far)
+            for k in range(ahead):
+                t, value = places[n, k], float(values[n * ahead + k])
+                if status[i] == FRESH:
+                    starts_inside[i] = value < 0.0
+                    status[i] = MARCHING
+                g = -value if starts_inside[i] else value
+                if status[i] == MARCHING and not g < 0.0:
+                    if row[G_A] >= 0.0:
+                        row[B], row[G_B] = row[A], row[G_A]
+                    elif slopes.shape[0] > 0:
+                        # No sample before this one: its slope is that of the grid, which holds
+                        # safe distances beside the surface.
+                        fall = _fall(
+                            origins[i], directions[i], t, grid, low, spacing, starts_inside[i]
+                        )
+                        row[B], row[G_B] = t - 0.5 * spacing, g + fall * slopes[0]
+                    row[A], row[G_A] = t, g
+                    if t >= far or t + _safe_distance(g, slopes, spacing) > far:
+                        status[i] = DONE
+                        break
                     continue
-                t += _next_step(row, inv_lipschitz, gap, tolerance)
+                if status[i] == MARCHING:
+                    status[i] = BRACKETING
+                    row[B], row[G_B], row[W_A], row[W_B] = t, g, 1.0, 1.0
+                    if not row[G_A] >= 0.0:  # the end of empty space, where nothing was asked
+                        row[G_A] = -g
+                elif g < 0.0:
+                    row[B], row[G_B], row[W_A], row[W_B] = t, g, 0.5 * row[W_A], 1.0
+                else:
+                    row[A], row[G_A] = t, g if g >= 0.0 else 0.0
+                    row[W_A], row[W_B] = 1.0, 0.5 * row[W_B]
+                width, height = row[B] - row[A], row[G_A] - row[G_B]
+                nearest = min(row[G_A], -row[G_B])
+                if width <= _ROUNDING * abs(t) or nearest * width <= tolerance * height:
+                    row[DEPTH] = _root(row[A], row[G_A], row[B], row[G_B])
+                    status[i] = DONE
+                if status[i] == DONE or g < 0.0:
+                    break  # what is behind a crossing is of no use
+            if status[i] == MARCHING:
+                t = row[A] + _next_step(row, slopes, spacing, gap, tolerance)
                 row[T] = min(t, far)
                 if t < far:
                     landing = _cross_empty_space(
@@ -187,42 +239,30 @@ def advance(
                     row[T] = landing
                     if landing > far:
                         status[i] = DONE
-                continue
-            if status[i] == MARCHING:
-                status[i] = BRACKETING
-                row[B], row[G_B], row[W_A], row[W_B] = t, g, 1.0, 1.0
-                if not row[G_A] >= 0.0:  # the end of empty space, where nothing was asked
-                    row[G_A] = -g
-            elif g < 0.0:
-                row[B], row[G_B], row[W_A], row[W_B] = t, g, 0.5 * row[W_A], 1.0
-            else:
-                row[A], row[G_A], row[W_A], row[W_B] = (
-                    t,
-                    g if g >= 0.0 else 0.0,
-                    1.0,
-                    0.5 * row[W_B],
-                )
-            width, height = row[B] - row[A], row[G_A] - row[G_B]
-            nearest = min(row[G_A], -row[G_B])
-            if width <= _ROUNDING * abs(t) or nearest * width <= tolerance * height:
-                row[DEPTH] = _root(row[A], row[G_A], row[B], row[G_B])
-                status[i] = DONE
-            else:
+            elif status[i] == BRACKETING:
                 row[T] = _root(row[A], row[W_A] * row[G_A], row[B], row[W_B] * row[G_B])
 
 
 @njit(cache=True)
-def compact(
-    origins: Any, directions: Any, state: Any, status: Any, active: Any, points: Any
-) -> int:
-    """Keeps the active rays at the front of `active`; writes their points; returns their number."""
+def compact(status: Any, active: Any) -> int:
+    """Keeps the active rays at the front of `active`; returns their number."""
     kept = 0
     for n in range(active.shape[0]):
-        i = active[n]
-        if status[i] != DONE:
-            active[kept] = i
-            t = state[i, T]
-            for k in range(3):
-                points[kept, k] = origins[i, k] + t * directions[i, k]
+        if status[active[n]] != DONE:
+            active[kept] = active[n]
             kept += 1
     return kept
+
+
+@njit(cache=True)
+def write_points(
+    origins: Any, directions: Any, t_far: Any, gap: float, state: Any, status: Any, active: Any,
+    ahead: int, points: Any,
+) -> None:  # fmt: skip
+    """The points where the field is asked next, `ahead` of each active ray."""
+    for n in range(active.shape[0]):
+        i = active[n]
+        for k in range(ahead):
+            t = _place(state[i], status[i] == BRACKETING, k, ahead, gap, float(t_far[i]))
+            for axis in range(3):
+                points[n * ahead + k, axis] = origins[i, axis] + t * directions[i, axis]
