@@ -1,24 +1,23 @@
 """Pictures of a surface through a camera: what the studio's light, its depth and its normals are.
 
-Antialiasing is adaptive: pixels beside which the surface ends, jumps in depth or bends are traced
-again with several rays each, whose light is averaged; the others keep their one ray.
+Antialiasing is adaptive: pixels beside which the surface ends or jumps are traced again with more
+rays, the others keep their one (nfields/render/antialias.py).
 """
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
+from nfields.render.antialias import Seen, known_light, mean_light
 from nfields.render.cameras import Cameras, pixel_centers, rays
 from nfields.render.shade import linear, studio_light
 from nfields.render.surface import Surface
 from nfields.render.surface_bound import SurfaceBound
-from nfields.render.trace import Hits, trace
+from nfields.render.trace import crossings, hits_of, trace
 
 _RAYS = 1 << 18  # traced at once
-_BEND = 0.9  # cosine between normals of neighbours below which a pixel is an edge
-_JUMP = 4.0  # pixels' sizes between depths of neighbours above which it is one
 
 
 @dataclass(frozen=True)
@@ -40,26 +39,26 @@ def photograph(
     width, height = cameras.size(view)
     centers = pixel_centers(width, height)
     size = pixel_size(bound, cameras, view)
-    hits, light = _look(surface, bound, cameras, view, centers, size)
-    opacity = hits.is_hit.float()
-    normals = torch.zeros(len(centers), 3)
-    normals[hits.is_hit] = hits.normals
-    if antialias > 1:
-        is_edge = _edges(hits.depth.view(height, width), normals.view(height, width, 3), size).view(
-            -1
-        )
-        light, opacity = light.clone(), opacity.clone()
-        offsets = (torch.arange(antialias) + 0.5) / antialias - 0.5
-        grid = torch.stack(torch.meshgrid(offsets, offsets, indexing="ij"), dim=-1).view(-1, 2)
-        inside = centers[is_edge]
-        again = (inside[:, None] + grid).view(-1, 2)
-        finer, finer_light = _look(surface, bound, cameras, view, again, size / antialias)
-        light[is_edge] = finer_light.view(len(inside), len(grid), 3).mean(dim=1)
-        opacity[is_edge] = finer.is_hit.float().view(len(inside), len(grid)).mean(dim=1)
-    return Photograph(
-        light.view(height, width, 3), opacity.view(height, width),
-        hits.depth.view(height, width), normals.view(height, width, 3),
-    )  # fmt: skip
+    cameras = cameras.to("cpu")
+    parts, lights = [], []
+    for part in centers.split(_RAYS):
+        origins, directions = rays(cameras, torch.full((len(part),), view), part)
+        hits = trace(surface, bound, origins, directions, pixel_size=size)
+        light = torch.zeros(len(part), 3)
+        light[hits.is_hit] = _light(surface, bound, cameras, view, hits.points, hits.normals)
+        parts.append(hits)
+        lights.append(light)
+    is_hit, light = torch.cat([hits.is_hit for hits in parts]), torch.cat(lights)
+    points, normals = torch.zeros(len(centers), 3), torch.zeros(len(centers), 3)
+    points[is_hit] = torch.cat([hits.points for hits in parts])
+    normals[is_hit] = torch.cat([hits.normals for hits in parts])
+    depth = torch.cat([hits.depth for hits in parts]).view(height, width)
+    maps = (part.view(height, width, 3) for part in (points, normals, light))
+    seen = Seen(is_hit.view(height, width), *maps)
+    if antialias == 1:
+        return Photograph(seen.light, seen.is_hit.float(), depth, seen.normals)
+    shown, opacity = _with_edges(surface, bound, cameras, view, seen, size, antialias)
+    return Photograph(shown, opacity, depth, seen.normals)
 
 
 def pixel_size(bound: SurfaceBound, cameras: Cameras, view: int) -> float:
@@ -78,47 +77,44 @@ def extent(bound: SurfaceBound) -> tuple[Float[Tensor, " 3"], Float[Tensor, " 3"
     return low, low + (torch.tensor(bound.grid.values.shape) - 1) * bound.grid.spacing
 
 
-def _look(
+def _light(
     surface: Surface, bound: SurfaceBound, cameras: Cameras, view: int,
-    pixels: Float[Tensor, "n 2"], size: float,
-) -> tuple[Hits, Float[Tensor, "n 3"]]:  # fmt: skip
-    """The hits of rays through positions in the picture, and the light that comes along them."""
+    points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"],
+) -> Float[Tensor, "n 3"]:  # fmt: skip
+    """The linear light of points of the surface."""
     low, high = extent(bound)
-    parts, lights = [], []
-    cameras = cameras.to("cpu")
-    for part in pixels.split(_RAYS):
-        index = torch.full((len(part),), view)
-        origins, directions = rays(cameras, index, part)
-        hits = trace(surface, bound, origins, directions, pixel_size=size)
-        albedo = None
-        if surface.color is not None:
-            with torch.no_grad():
-                albedo = linear(surface.color(hits.points.to(surface.bounds.device)).cpu())
-        light = torch.zeros(len(part), 3)
-        light[hits.is_hit] = studio_light(
-            hits.points, hits.normals, albedo, cameras.camera_to_world[view], bound.distances,
-            float((high - low).max()),
-        )  # fmt: skip
-        parts.append(hits)
-        lights.append(light)
-    merged = Hits(*(torch.cat([getattr(p, f) for p in parts]) for f in Hits.__dataclass_fields__))
-    return merged, torch.cat(lights)
+    albedo = None
+    if surface.color is not None:
+        with torch.no_grad():
+            albedo = linear(surface.color(points.to(surface.bounds.device)).cpu())
+    return studio_light(
+        points, normals, albedo, cameras.camera_to_world[view], bound.distances,
+        float((high - low).max()),
+    )  # fmt: skip
 
 
-def _edges(
-    depth: Float[Tensor, "h w"], normals: Float[Tensor, "h w 3"], size: float
-) -> Bool[Tensor, "h w"]:
-    """Pixels beside which the surface ends, jumps or bends."""
-    is_edge = torch.zeros_like(depth, dtype=torch.bool)
-    for axis in (0, 1):
-        count = depth.shape[axis]
-        if count < 2:
-            continue
-        one, other = depth.narrow(axis, 0, count - 1), depth.narrow(axis, 1, count - 1)
-        both = one.isfinite() & other.isfinite()
-        bend = (normals.narrow(axis, 0, count - 1) * normals.narrow(axis, 1, count - 1)).sum(2)
-        jump = torch.where(both, (one - other).abs(), 0.0) > _JUMP * size
-        differs = (one.isfinite() != other.isfinite()) | (both & (jump | (bend < _BEND)))
-        is_edge.narrow(axis, 0, count - 1).logical_or_(differs)
-        is_edge.narrow(axis, 1, count - 1).logical_or_(differs)
-    return is_edge
+def _with_edges(
+    surface: Surface, bound: SurfaceBound, cameras: Cameras, view: int, seen: Seen, size: float,
+    antialias: int,
+) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w"]]:  # fmt: skip
+    """Light and opacity of whole pixels, with antialias^2 rays in those at edges."""
+    shown, is_edge = mean_light(seen, size)
+    index = is_edge.nonzero()
+    finer, offsets = size / antialias, (torch.arange(antialias) + 0.5) / antialias
+    grid = torch.stack(torch.meshgrid(offsets, offsets, indexing="ij"), dim=-1).view(-1, 2)
+    again = (index.flip(1)[:, None] + grid).reshape(-1, 2)
+    covered, lights = [], []
+    for pixels in again.split(_RAYS):
+        origins, directions = rays(cameras, torch.full((len(pixels),), view), pixels)
+        found = crossings(surface, bound, origins, directions, pixel_size=finer, gaps=1.0)
+        is_hit = found.depth.isfinite()
+        found = found[is_hit]
+        light, is_known = known_light(seen, pixels[is_hit], found.points, size)
+        anew = hits_of(surface, found[~is_known], finer)
+        light[~is_known] = _light(surface, bound, cameras, view, *anew)
+        lights.append(torch.zeros(len(pixels), 3).masked_scatter(is_hit[:, None], light))
+        covered.append(is_hit.float())
+    opacity = seen.is_hit.float()
+    opacity[is_edge] = torch.cat(covered).view(len(index), len(grid)).mean(dim=1)
+    shown[is_edge] = torch.cat(lights).view(len(index), len(grid), 3).mean(dim=1)
+    return shown, opacity
