@@ -24,7 +24,7 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	@echo "==> test: all tests (some minutes)"
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 check: $(INSTALLED)
 	@echo "==> check 1/4: format"
@@ -34,7 +34,7 @@ check: $(INSTALLED)
 	@echo "==> check 3/4: types"
 	$(BIN)/basedpyright
 	@echo "==> check 4/4: fast tests"
-	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix --exit-zero .

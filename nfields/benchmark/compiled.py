@@ -1,10 +1,11 @@
 """What the CUDA kernels take of a GPU: registers, shared memory and spills, without one.
 
-    TRITON_INTERPRET=0 python -m nfields.benchmark.compiled [operation ...]      prints json
+    TRITON_INTERPRET=0 python -m nfields.benchmark.compiled [brief] [operation ...]   prints json
 
-Triton compiles for any architecture, given types of the arguments and values of the constants, and
-brings NVIDIA's assembler with it. CASES are the kernels as the models of this project use them. A
-thread has at most 255 registers; what does not fit is spilled to local memory, which is memory.
+brief: all but the first case of a kernel for sm_80 alone, where least fits. Triton compiles for
+any architecture, given types of the arguments and values of the constants, and brings NVIDIA's
+assembler with it. CASES are the kernels as the models of this project use them. A thread has at
+most 255 registers; what does not fit is spilled to local memory, which is memory.
 """
 
 import importlib
@@ -205,15 +206,19 @@ def _usage(cubin: bytes) -> dict[str, int]:
     return {"registers": values["REG"], "spilled": values["STACK"] + values["LOCAL"]}
 
 
-def table(operations: Sequence[str]) -> dict[str, dict[str, dict[str, int]]]:
+def table(operations: Sequence[str], brief: bool) -> dict[str, dict[str, dict[str, int]]]:
     """{case: {"sm_80": {"registers": .., "spilled": .., "shared": ..}, ..}} of some operations."""
-    return {
-        case.name: {f"sm_{arch}": resources(case, arch) for arch in ARCHITECTURES}
-        for case in CASES
-        if case.kernel.split(".")[0] in operations
-    }
+    found, kernels = {}, set()
+    for case in CASES:
+        if case.kernel.split(".")[0] in operations:
+            architectures = ARCHITECTURES[:1] if brief and case.kernel in kernels else ARCHITECTURES
+            kernels.add(case.kernel)
+            found[case.name] = {f"sm_{arch}": resources(case, arch) for arch in architectures}
+    return found
 
 
 if __name__ == "__main__":
     known = list(dict.fromkeys(case.kernel.split(".")[0] for case in CASES))
-    print(json.dumps({"triton": triton.__version__, **table(sys.argv[1:] or known)}, indent=1))
+    words = sys.argv[1:]
+    chosen = [word for word in words if word != "brief"] or known
+    print(json.dumps({"triton": triton.__version__, **table(chosen, "brief" in words)}, indent=1))
