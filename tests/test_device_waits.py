@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nfields.config import build, compose
 from nfields.distributed import Processes
+from nfields.ops.harmonics import harmonics
 from nfields.optimizer import Adam
 from nfields.running_mean import RunningMean
 from nfields.task.task import Task
@@ -45,6 +46,13 @@ def test_what_does_not_wait_is_not_found() -> None:
         x.clamp(max=1.0).sum().add(x[torch.zeros(2, dtype=torch.int64, device="meta")].mean())
         torch.ones(3).to("meta", non_blocking=True)
         torch.ones(3).sum().item()
+    assert found == []
+
+
+def test_harmonics_with_slopes_do_not_wait() -> None:
+    directions = torch.ones(5, 3, device="meta").requires_grad_()
+    with counted_waits() as found:
+        harmonics(directions, 4).sum().backward()
     assert found == []
 
 

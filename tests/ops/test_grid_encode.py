@@ -34,7 +34,7 @@ def test_hash_gives_the_published_entries() -> None:
     for vertex, entries in HASH_VECTORS.items():
         point = torch.tensor([vertex])
         for log2, entry in zip((19, 15), entries, strict=True):
-            assert vertex_index(point, 0, 1 << log2, hashed=True).item() == entry
+            assert vertex_index(point, 0, 1 << log2, torch.tensor(True)).item() == entry
 
 
 def test_layout_of_instant_ngp_has_its_resolutions_and_parameters() -> None:

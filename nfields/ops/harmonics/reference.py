@@ -46,7 +46,7 @@ def harmonics_reference(
     last = x.new_full((len(x), 1), math.sqrt(0.25 / math.pi))  # N_{l-1}^m, m = 0 .. l - 1
     features = [last]
     for l in range(1, degree + 1):  # noqa: E741
-        m = torch.arange(l, dtype=torch.float64)
+        m = torch.arange(l, dtype=torch.float64, device=x.device)
         a = torch.sqrt((4 * l * l - 1) / (l * l - m * m)).to(x)
         b = torch.sqrt(((l - 1) ** 2 - m * m) / (4 * (l - 1) ** 2 - 1))[: l - 1].to(x)
         diagonal = math.sqrt((2 * l + 1) / (2 * l)) * rho * last[:, -1]

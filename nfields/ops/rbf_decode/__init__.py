@@ -55,7 +55,8 @@ def rbf_decode(
     if offsets is None:
         if num_groups != 1:
             raise ValueError(f"rbf_decode: {num_groups} readouts need offsets of the groups")
-        offsets = torch.tensor([0, num_points])
+        # Not torch.tensor, for which the host waits for a GPU.
+        offsets = num_points * torch.arange(2, device=features.device)
     elif offsets.shape != (num_groups + 1,):
         raise ValueError(
             f"rbf_decode: {num_groups} readouts need {num_groups + 1} offsets, not "
