@@ -196,16 +196,16 @@ class Watch(TorchDispatchMode):
 def refusal(func: Any, args: Any, kwargs: Any, device: torch.device) -> str | None:
     """Why a graph of this device cannot hold an operation, None if it can.
 
-    The host would have to wait for the device, or reads or writes memory of its own: that is work
-    of the moment of the capture, which no replay repeats.
+    The host would have to wait for the device, or to give it something of its memory: what is there
+    at the moment of the capture.
     """
     name = func.overloadpacket.__name__
     places = {t.device.type for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
     if kwargs.get("device") is not None:
         places.add(torch.device(kwargs["device"]).type)
-    if name == "_local_scalar_dense" and places == {"cpu"} != {device.type}:
-        return None  # a size, which follows from the shapes; nobody waits for it
-    if places and places != {device.type}:
+    if device.type not in places:
+        return None  # the host's own, such as a size, which follows from the shapes
+    if len(places) > 1:
         return f"{name} on {' and '.join(sorted(places))}"
     if name in _WAITS:
         return name

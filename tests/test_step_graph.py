@@ -92,14 +92,17 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NerfTask, "_capacity", capacity)
 
 
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a ball as a mesh and as points."""
-    folder = tmp_path_factory.mktemp("ball")
+def write_shapes(folder: Path) -> Path:
+    """The folder, with a ball as a mesh and as points."""
     mesh = ball(subdivisions=2)
     write(mesh, folder / "ball.ply")
     np.savetxt(folder / "ball.xyz", np.concatenate([mesh[0], mesh[0]], axis=1))
     return folder
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("ball"))
 
 
 @cache
@@ -208,6 +211,20 @@ def test_a_capture_that_fails_costs_no_step(
     graph = trained("image", tmp_path / "graph", shapes, record)
     assert capsys.readouterr().out.count("cannot hold operation not permitted") == 1
     assert_same(graph, plain)
+
+
+@pytest.mark.parametrize(
+    ("samples", "rays"), [(1000, 1000), (1050, 1000), (880, 1000), (1100, 896), (800, 1248)]
+)
+def test_rays_stay_while_their_samples_are_about_as_many_as_asked_for(
+    samples: int, rays: int, shapes: Path
+) -> None:
+    cfg, data = configured("nerf", shapes)
+    task = build(cfg.task, data=data)
+    task.max_rays, task.samples_per_step, task.holds_shapes = 4096, 1000, True
+    task.num_rays.fill_(1000)
+    task._follow(samples, 1000)
+    assert int(task.num_rays) == rays
 
 
 @pytest.mark.parametrize(
