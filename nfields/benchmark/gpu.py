@@ -1,6 +1,7 @@
 """What this project does on a GPU, in one report: right, how fast, and against what was estimated.
 
 Kernels against the float64 reference; their times; short trainings on the generated scene; a view;
+steps in a CUDA graph and without;
 tinycudann and nerfacc where they are installed. `dry_run=true` goes the same way on the CPU with
 tiny sizes, to show that it works: its times mean nothing.
 """
@@ -127,6 +128,22 @@ def _train(name: str, folder: Path, device: torch.device, words: Sequence[str]) 
     return row
 
 
+def _graph(task: str, folder: Path, device: torch.device, words: Sequence[str]) -> dict[str, Any]:
+    """Milliseconds of a step of a hash grid without a CUDA graph, and with one (None: no CUDA)."""
+    row: dict[str, Any] = {"task": task, "graph_ms": None}
+    for name, choice in {"eager_ms": "false", "graph_ms": "true"}.items():
+        if choice == "true" and device.type != "cuda":
+            continue
+        metrics = train(
+            [f"task={task}", "model=hashgrid", f"trainer.device={device.type}",
+             f"trainer.cuda_graph={choice}", "task.num_pictures=0", "eval_limit=1",
+             f"run_dir={folder / f'{task}_{name}'}", *words]
+        )  # fmt: skip
+        row[name] = 1e3 * metrics["train_seconds"] / metrics["steps"]
+        row["steps"] = metrics["steps"]
+    return row
+
+
 def _step(cfg: Any) -> Step:
     """The roofline's step of a hash grid's configuration."""
     model = cfg.model
@@ -222,6 +239,16 @@ def _markdown(report: dict[str, Any]) -> str:
             f"{row['ns_a_sample']:.1f} | {estimate} | {row['view_ms']:.1f} | "
             f"{row['view_pixels']:,} |"
         )
+    lines += [
+        "",
+        "| step of | steps | ms without a graph | ms in a CUDA graph |",
+        "|---|---|---|---|",
+    ]
+    for row in report["graphs"]:
+        graph = "not tried: no CUDA" if row["graph_ms"] is None else f"{row['graph_ms']:.3f}"
+        lines.append(
+            f"| {row['task']}, hashgrid | {row['steps']} | {row['eager_ms']:.3f} | {graph} |"
+        )
     lines += ["", *(f"{name}: {value}" for name, value in report["peers"].items()), ""]
     lines += [
         "ns a sample counts the samples a step asks for; docs/roofline.md explains the estimate.",
@@ -269,8 +296,18 @@ def run(
         raise ConfigError(f"out={folder} already holds a report; choose another folder")
     device = torch.device("cpu" if dry_run else "cuda")
     num_points, repeats = (1024, 3) if dry_run else (2**18, 20)
+    graphs = {
+        "image": ["trainer.max_time=null", "trainer.max_steps=2000"],
+        "nerf": ["trainer.max_time=null", "trainer.max_steps=2000", "data=toy_scene"],
+    }
     words = [f"trainer.max_time={seconds}"]
     if dry_run:
+        graphs = {
+            "image": [
+                "trainer.max_time=null", "trainer.max_steps=3", "data.downscale=8",
+                "task.pixels_per_step=256", "model.log2_entries=8",
+            ]
+        }  # fmt: skip
         words = [
             "trainer.max_time=null", "trainer.max_steps=3", "data.resolution=24",
             "data.num_train=4", "data.num_test=1", "task.grid_cells=16", "eval_limit=1",
@@ -288,6 +325,7 @@ def run(
             _train(name, folder / name, device, [*words, *overrides])
             for name in ("hashgrid", "rbfnet")
         ],
+        "graphs": [_graph(task, folder, device, words) for task, words in graphs.items()],
     }
     _plot(report, folder / "kernels.png")
     (folder / "report.md").write_text(_markdown(report), encoding="utf-8")

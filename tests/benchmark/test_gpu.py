@@ -27,6 +27,7 @@ def test_dry_run_checks_all_kernels_and_writes_the_report(tmp_path: Path) -> Non
         ("hashgrid", 3),
         ("rbfnet", 3),
     ]
+    assert report["graphs"][0]["eager_ms"] > 0 and "not tried: no CUDA" in text
     with pytest.raises(ConfigError, match="already holds a report"):
         gpu.run([], dry_run=True, out=str(tmp_path))
 
