@@ -50,7 +50,6 @@ class _Capture:
     due: Due
     results: Results
     replay: Callable[[], None]
-    memory: list[tuple[int, int]]  # of weights and buffers
 
 
 class StepGraph:
@@ -69,6 +68,7 @@ class StepGraph:
         self._state, self._gradients, self._record, self._note = state, gradients, record, note
         self._parameters = [p for module in state.modules.values() for p in module.parameters()]
         self._shapes: Any = None
+        self._left: Any = None  # the memory of weights and buffers, as the last step left it
         self._num_alike = 0  # steps of these shapes, without a graph
         self._is_refused = False
         self._capture: _Capture | None = None
@@ -76,10 +76,14 @@ class StepGraph:
     def step(self, batch: Any) -> Results:
         """Total loss and results of a step, which nothing later writes over."""
         shapes = [None if t is None else (t.shape, t.dtype) for t in _parts(batch)]
-        known = self._capture
-        if shapes != self._shapes or (known is not None and known.memory != self._memory()):
+        if shapes != self._shapes or self._memory() != self._left:
             self.forget()
             self._shapes = shapes
+        results = self._step(batch)
+        self._left = self._memory()
+        return results
+
+    def _step(self, batch: Any) -> Results:
         if self._capture is not None:
             return self._replay(self._capture, batch)
         self._num_alike += 1
@@ -107,7 +111,7 @@ class StepGraph:
             results = self._work(batch, due, numbers)
             self._state.optimizer.count(due)
             return _copied(results)
-        self._capture = _Capture(held, numbers, due, results, replay, self._memory())
+        self._capture = _Capture(held, numbers, due, results, replay)
         return self._replay(self._capture, batch)
 
     def forget(self) -> None:
@@ -145,6 +149,7 @@ class StepGraph:
         )
 
     def _memory(self) -> list[tuple[int, int]]:
+        """Where weights and buffers lie, and how often PyTorch has written to a weight."""
         buffers = [b for module in self._state.modules.values() for b in module.buffers()]
         return [(p.data_ptr(), p._version) for p in self._parameters] + [
             (b.data_ptr(), 0) for b in buffers

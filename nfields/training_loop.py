@@ -134,8 +134,6 @@ class TrainingLoop:
         with self.state.put_back():
             self._step_within_memory()
         self._totals.forget()
-        if self._graph is not None:
-            self._graph.forget()
         if self.budget.targets:
             measured = self._measure()
             for target in self.budget.targets:
