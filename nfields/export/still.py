@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from rich.console import Console
 
 from nfields.errors import ConfigError
 from nfields.export.export import Export, surface_of
@@ -53,6 +54,8 @@ class StillExport(Export):
             run.folder.path / "still" / f"{self.mode}.png" if self.out is None else Path(self.out)
         )
         studio = SurfaceStudio(surface, up=self.up)
+        for note in studio.notes:
+            Console(stderr=True, highlight=False, soft_wrap=True).print(note)
         cameras = studio.turntable(
             1, self.width, self.height, elevation_deg=self.elevation, azimuth_deg=self.azimuth
         )

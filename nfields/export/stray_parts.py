@@ -1,23 +1,13 @@
-"""Stray parts of a mesh: bits of surface that a field has where the data has none.
-
-A part is stray if its area is less than 0.1 % of the largest part's, and less than half of that of
-the smallest body of the data, where that is known. Parts that make more than 1 % of the area in all
-are not stray, however small: they are what the data is made of.
-
-Fields of an armadillo after a minute had up to 26 of them, the largest 0.006 % of the body.
-"""
+"""A mesh without its stray parts (nfields/render/strays.py), or without all that are small."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from nfields.render.strays import are_stray
 from nfields.render.surface import Surface
 from nfields.render.triangle_mesh import TriangleMesh, keep_faces, part_areas
-
-_SHARE = 1e-3  # of the largest part's area
-_SHARE_OF_BODY = 0.5  # of the smallest body's: a field may have it smaller than it is
-_MAX_SHARE = 0.01  # of the area of all parts
 
 
 @dataclass(frozen=True)
@@ -37,18 +27,9 @@ class Dropped:
 
 
 def without_strays(mesh: TriangleMesh, surface: Surface) -> tuple[TriangleMesh, Dropped]:
-    """The mesh of a surface, in our frame, without stray parts.
-
-    Only of distances: what is small in a density may well be there.
-    """
+    """The mesh of a surface, in our frame, without stray parts."""
     label, areas = part_areas(mesh)
-    limit = _SHARE * areas.max(initial=0.0) if surface.is_distance else 0.0
-    if surface.smallest_body is not None:
-        limit = min(limit, _SHARE_OF_BODY * surface.smallest_body)
-    is_stray = areas < limit
-    if areas[is_stray].sum() > _MAX_SHARE * areas.sum():
-        is_stray[:] = False
-    return _without(mesh, label, areas, is_stray)
+    return _without(mesh, label, areas, are_stray(areas, surface))
 
 
 def without_small_parts(mesh: TriangleMesh, share: float) -> tuple[TriangleMesh, Dropped]:

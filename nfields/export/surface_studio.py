@@ -31,6 +31,14 @@ class SurfaceStudio:
         self.up: Up = up
         self.bound = bound_surface(surface, GRID_CELLS)
 
+    @property
+    def notes(self) -> list[str]:
+        """What the pictures leave out, in sentences."""
+        num = self.bound.num_strays
+        parts = f"{num:,} part{'s' * (num != 1)} of the surface away from all others"
+        keep = "scripts/export.py what=mesh min_component=0 has all parts"
+        return [f"stray: {parts} left out of pictures; {keep}"] if num else []
+
     def turntable(
         self,
         num_frames: int,
@@ -78,8 +86,8 @@ def transparent(seen: Photograph) -> Float[np.ndarray, "h w 4"]:
 
 def write_surface_pictures(
     surface: Surface, truth: Surface | None, folder: Path, *, up: Up = "y", size: int = 512
-) -> list[Path]:
-    """Writes shaded.png, error.png and sections.png of a surface and returns them.
+) -> tuple[list[Path], list[str]]:
+    """Writes shaded.png, error.png and sections.png of a surface; returns them and notes.
 
     With the truth, whose `distance` must be one, error.png is the distance of the surface from the
     truth in the user's units, and the sections show its outline too. Without it there is no
@@ -95,7 +103,7 @@ def write_surface_pictures(
         files.insert(1, folder / "error.png")
         save_png(files[1], error_picture(studio, truth, cameras))
     save_sections(surface, truth, files[-1], spacing=None, size=size)
-    return files
+    return files, studio.notes
 
 
 def error_picture(studio: SurfaceStudio, truth: Surface, cameras: Cameras) -> np.ndarray:

@@ -99,6 +99,8 @@ class VideoExport(Export):
                     f"path={self.path} goes through photographs, and there are none; use path=orbit"
                 )
             studio = SurfaceStudio(surface, up=self.up or "y")
+            for note in studio.notes:
+                Console(stderr=True, highlight=False, soft_wrap=True).print(note)
             path = studio.turntable(
                 self.num_frames or NUM_FRAMES, self.width, self.height,
                 elevation_deg=15 if self.elevation is None else self.elevation,

@@ -7,16 +7,23 @@ Notation   h spacing, L(a) the greatest slope of f where |f| <= a, r = sqrt(3) /
            corner, and at least s. The first holds however wrong f is far from its surface; the
            second is sharper beside it, and taken up to 3 h.
 Where f is no distance, near corners are those of cells in which it changes its sign.
+
+Near corners form parts. Those that are strays (nfields/render/strays.py) are no surface to the
+bound, and what would meet them goes through; only strays that are 4 cells and more from everything
+else are parts of their own. A part's area is its number of corners, as those of a plane lie.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, label
 from torch import Tensor
 
 from nfields.ops.sphere_trace import BoundGrid
+from nfields.render.strays import are_stray
 from nfields.render.surface import Surface
 
 _STRIDE = 4  # fine cells a coarse one
@@ -37,6 +44,7 @@ class SurfaceBound:
     slopes: tuple[float, ...] | None  # as sphere_trace takes them; None: f is no distance
     near: Float[Tensor, "n 3"]  # corners next to the surface, all around it; none: no surface
     box: Float[Tensor, "2 3"]  # holds all of the inside and of the surface
+    num_strays: int  # parts of the surface that the bound leaves out
     num_samples: int
 
 
@@ -66,7 +74,7 @@ def bound_surface(surface: Surface, resolution: int) -> SurfaceBound:
         values = sample(_all_corners(shape, 1)).view(shape)
         near = _changes_sign(values)
         distance = _distance_to(near) - _COVER
-        slopes, num_samples = None, values.numel()
+        slopes, num_strays, num_samples = None, 0, values.numel()
         estimate = (distance + _COVER) * spacing
     else:
         coarse_shape = tuple((coarse + 1).tolist())
@@ -83,10 +91,17 @@ def bound_surface(surface: Surface, resolution: int) -> SurfaceBound:
         slopes = _steepness(values, known, spacing)
         size_of = _least_distance(values.abs(), slopes, spacing) / spacing
         near = known & (size_of <= _COVER)
+        strays = _strays(near, surface, spacing / (2 * _COVER * slopes[0]) * spacing)
+        near &= strays == 0
         distance = _distance_to(near) - _COVER
         believed = torch.where(known, size_of.clamp(max=_TRUSTED), 0.0)
+        estimate, num_strays = values.abs(), int(strays.max())
+        if num_strays:
+            is_theirs, sign = _around_strays(strays, near, values)
+            values = torch.where(is_theirs, sign, values)
+            believed[is_theirs] = 0
+            estimate = torch.where(is_theirs, (distance + _COVER) * spacing, estimate)
         distance = torch.maximum(distance, believed)
-        estimate = values.abs()
     grid = BoundGrid((distance.clamp(min=0) * spacing).copysign(values), low, spacing)
     estimates = BoundGrid(estimate.copysign(values), low, spacing)
     near_points = torch.minimum(low + near.nonzero() * spacing, high).float()
@@ -95,7 +110,30 @@ def bound_surface(surface: Surface, resolution: int) -> SurfaceBound:
         reach = _COVER * spacing
         box[0] = torch.maximum(box[0], near_points.amin(dim=0) - reach)
         box[1] = torch.minimum(box[1], near_points.amax(dim=0) + reach)
-    return SurfaceBound(grid, estimates, slopes, near_points, box, num_samples)
+    return SurfaceBound(grid, estimates, slopes, near_points, box, num_strays, num_samples)
+
+
+def _strays(near: Bool[Tensor, "x y z"], surface: Surface, area: float) -> Int[Tensor, "x y z"]:
+    """The near corners of stray parts, numbered from 1; 0 elsewhere. A corner counts for `area`."""
+    labelled: Any = label(near.numpy(), np.ones((3, 3, 3)))  # the stubs know of other forms
+    part, num_parts = labelled
+    if num_parts < 2:
+        return torch.zeros_like(near, dtype=torch.int32)
+    is_stray = are_stray(area * np.bincount(part.ravel(), minlength=num_parts + 1)[1:], surface)
+    number = np.append(0, np.where(is_stray, np.cumsum(is_stray), 0)).astype(np.int32)
+    return torch.from_numpy(number[part])
+
+
+def _around_strays(
+    strays: Int[Tensor, "x y z"], near: Bool[Tensor, "x y z"], values: Float[Tensor, "x y z"]
+) -> tuple[Bool[Tensor, "x y z"], Float[Tensor, "x y z"]]:
+    """The corners nearer to a stray than to anything else, and the sign around it: where most of
+    them that are no near corners have it."""
+    nearest: Any = distance_transform_edt(~(near | (strays > 0)).numpy(), return_indices=True)
+    number = strays.numpy()[tuple(nearest[1])]
+    is_free = (number > 0) & (strays == 0).numpy()
+    signs = np.bincount(number[is_free], np.sign(values.numpy()[is_free]), int(strays.max()) + 1)
+    return torch.from_numpy(number > 0), torch.from_numpy(np.sign(signs)[number]).to(values)
 
 
 def _reaches_the_rim(values: Float[Tensor, "x y z"]) -> bool:

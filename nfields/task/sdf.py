@@ -314,7 +314,9 @@ class SdfTask(Task):
         if self.picture_size > 0:
             surface, truth = self.surface(model), self.true_surface()
             try:
-                write_surface_pictures(surface, truth, folder, size=self.picture_size)
+                notes = write_surface_pictures(surface, truth, folder, size=self.picture_size)[1]
+                if notes:
+                    protocol["pictures"] = "; ".join(notes)
             except DataError as error:  # of a field that is NaN; what was measured says so too
                 protocol["pictures"] = f"none: {error}"
         return {**measured, "protocol": protocol}

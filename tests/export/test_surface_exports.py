@@ -86,12 +86,24 @@ def test_error_is_the_distance_in_the_users_units() -> None:
     assert error == pytest.approx(5 * 0.05, abs=0.02)  # 0.004 of ours: the tracer's gap
 
 
+def test_pictures_say_what_they_leave_out() -> None:
+    center = torch.tensor([0.9, 0.9, 0.9])
+    clean = ball(0.6)
+    spotted = replace(
+        clean,
+        distance=lambda x: torch.minimum(clean.distance(x), (x - center).norm(dim=1) - 0.005),
+    )
+    (note,) = SurfaceStudio(spotted, up="y").notes
+    assert note.startswith("stray: 1 part of the surface") and "min_component=0" in note
+
+
 @pytest.mark.slow
 def test_evaluation_writes_pictures(tmp_path: Path) -> None:
-    files = write_surface_pictures(ball(0.5), ball(0.55), tmp_path, size=48)
+    files, notes = write_surface_pictures(ball(0.5), ball(0.55), tmp_path, size=48)
+    assert notes == []
     assert [file.name for file in files] == ["shaded.png", "error.png", "sections.png"]
     assert all(file.stat().st_size > 500 for file in files)
-    files = write_surface_pictures(ball(0.5), None, tmp_path / "alone", size=48)
+    files, _ = write_surface_pictures(ball(0.5), None, tmp_path / "alone", size=48)
     assert [file.name for file in files] == ["shaded.png", "sections.png"]
 
 

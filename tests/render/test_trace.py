@@ -1,6 +1,7 @@
 """Rays against surfaces: depths, normals, silhouettes, cuts by the box; the bound they rely on."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -110,6 +111,32 @@ def test_bound_is_below_the_distance_everywhere(ball_bound: SurfaceBound) -> Non
         safe = interpolate(values, *at)
         assert abs(safe) - grid.margin <= abs(distance) + 1e-6
         assert abs(safe) <= grid.margin or (safe < 0) == (distance < 0)
+
+
+@pytest.mark.slow
+def test_rays_go_through_strays() -> None:
+    """Two dots beside a ball, and one in a hollow of it; what the data has small is none."""
+    dots = torch.tensor([[0.9, 0.9, 0.0], [-0.9, 0.9, 0.3]])
+
+    def spotted(x: Tensor) -> Tensor:
+        shell = (x.norm(dim=1) - 0.45).abs() - 0.25
+        nearest = torch.cdist(x, torch.cat([dots, torch.zeros(1, 3)])).amin(dim=1)
+        return torch.minimum(shell, nearest - 0.005)
+
+    surface = surface_of(spotted)
+    origins = torch.cat([dots + torch.tensor([0.0, 0, 3]), torch.tensor([[0.0, 0.0, 3]])])
+    directions = torch.tensor([[0.0, 0, -1]]).repeat(3, 1)
+    area = 4 * math.pi * 0.005**2
+    for smallest, num_strays, expected in ((None, 3, math.inf), (area, 0, 3 - 0.005)):
+        given = replace(surface, smallest_body=smallest)
+        bound = bound_surface(given, 64)
+        assert bound.num_strays == num_strays
+        hits = trace(given, bound, origins, directions, pixel_size=0.01)
+        assert_matches(hits.depth, torch.tensor([expected, expected, 3 - 0.7]), atol=2e-3, rtol=0)
+        assert (bound.near.abs().amax() < 0.75) == (num_strays > 0)
+        middle = tuple(size // 2 for size in bound.grid.values.shape)
+        assert (bound.distances.values[middle] > 0.15) == (num_strays > 0)
+    assert bound_surface(replace(surface, is_distance=False), 64).num_strays == 0
 
 
 def test_box_is_that_of_the_surface_or_of_the_field_where_it_is_cut(
