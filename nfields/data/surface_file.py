@@ -19,7 +19,10 @@ from nfields.data.posed_images import SceneTransform
 from nfields.data.surface_samples import SurfaceSamples, kept_samples
 from nfields.data.true_surface import TrueSurface
 from nfields.errors import ConfigError, DataError
-from nfields.render.triangle_mesh import TriangleMesh, smallest_body
+from nfields.render.small_bodies import (
+    Cells, cells_of_bodies, cells_of_points, from_text, to_text,
+)
+from nfields.render.triangle_mesh import TriangleMesh
 
 # The longest side of a surface's box is twice this; around it there is room for the outside.
 HALF_SIDE = 0.9
@@ -44,7 +47,7 @@ class SurfaceData:
         self.truth: TrueSurface | None
         self.samples: SurfaceSamples | None = None
         self.oriented: OrientedPoints | None = None
-        self.smallest_body: float | None = None
+        self.small_bodies: Cells | None = np.zeros((32, 32, 32), bool)
         if path is not None and Path(path).suffix.lower() in POINT_SUFFIXES:
             stored = read_points(Path(path), num_points, seed)
             if stored is not None:
@@ -63,7 +66,7 @@ class SurfaceData:
             faces, notes = oriented(vertices, mesh.faces)
             self.notes += [*mesh.notes, *notes]
             self.truth = MeshSurface(vertices, faces)
-            self.smallest_body = smallest_body(TriangleMesh(vertices, faces))
+            self.small_bodies = cells_of_bodies(TriangleMesh(vertices, faces))
             if self.truth.inner_share > 0:
                 self.notes.append(
                     f"{100 * self.truth.inner_share:.2g} % of the mesh's area lies inside of its "
@@ -87,6 +90,7 @@ class SurfaceData:
         self.transform = centred(stored.points)
         points = stored.points * self.transform.scale + np.array(self.transform.offset)
         self.oriented = OrientedPoints.of(points, stored.normals, seed)
+        self.small_bodies = cells_of_points(points)
         self.truth = None
         self.notes += stored.notes
         self.source = f"{len(points):,} oriented points of {file.name}"
@@ -115,7 +119,7 @@ class SurfaceData:
             "class": "nfields.data.surface_file.SurfaceData",
             "transform": {"scale": self.transform.scale, "offset": list(self.transform.offset)},
             "source": self.source,
-            "smallest_body": self.smallest_body,
+            "small_bodies": None if self.small_bodies is None else to_text(self.small_bodies),
             "notes": self.notes,
         }
 
@@ -127,8 +131,8 @@ class SurfaceData:
             x, y, z = (float(value) for value in card["transform"]["offset"])
             data.transform = SceneTransform(float(card["transform"]["scale"]), (x, y, z))
             data.source, data.notes = str(card["source"]), list(card["notes"])
-            smallest = card.get("smallest_body")  # not in cards of before 2026-11-25
-            data.smallest_body = None if smallest is None else float(smallest)
+            cells = card.get("small_bodies")  # not in cards of before 2026-11-25
+            data.small_bodies = None if cells is None else from_text(cells)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"the data card is incomplete or damaged ({type(error).__name__}: {error}); it "

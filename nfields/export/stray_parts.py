@@ -29,7 +29,8 @@ class Dropped:
 def without_strays(mesh: TriangleMesh, surface: Surface) -> tuple[TriangleMesh, Dropped]:
     """The mesh of a surface, in our frame, without stray parts."""
     label, areas = part_areas(mesh)
-    return _without(mesh, label, areas, are_stray(areas, surface))
+    corners = mesh.vertices[mesh.faces[:, 0]]
+    return _without(mesh, label, areas, are_stray(areas, corners, label, surface))
 
 
 def without_small_parts(mesh: TriangleMesh, share: float) -> tuple[TriangleMesh, Dropped]:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from nfields.errors import DataError
+from nfields.render.small_bodies import Cells
 
 _CHUNK = 1 << 18  # points evaluated at once
 
@@ -28,7 +29,7 @@ class Surface:
     is_distance: bool
     color: Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n 3"]] | None  # sRGB in [0, 1]
     notes: tuple[str, ...] = ()  # what was chosen for the user, such as a level, in sentences
-    smallest_body: float | None = None  # area of the smallest body of the data, ours; None: unknown
+    small_bodies: Cells | None = None  # where the data has some; None: unknown
 
     def values(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """The function at points of the CPU, without gradients, in chunks.

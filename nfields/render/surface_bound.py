@@ -91,7 +91,7 @@ def bound_surface(surface: Surface, resolution: int) -> SurfaceBound:
         slopes = _steepness(values, known, spacing)
         size_of = _least_distance(values.abs(), slopes, spacing) / spacing
         near = known & (size_of <= _COVER)
-        strays = _strays(near, surface, spacing / (2 * _COVER * slopes[0]) * spacing)
+        strays = _strays(near, surface, low, spacing, slopes[0])
         near &= strays == 0
         distance = _distance_to(near) - _COVER
         believed = torch.where(known, size_of.clamp(max=_TRUSTED), 0.0)
@@ -113,15 +113,22 @@ def bound_surface(surface: Surface, resolution: int) -> SurfaceBound:
     return SurfaceBound(grid, estimates, slopes, near_points, box, num_strays, num_samples)
 
 
-def _strays(near: Bool[Tensor, "x y z"], surface: Surface, area: float) -> Int[Tensor, "x y z"]:
-    """The near corners of stray parts, numbered from 1; 0 elsewhere. A corner counts for `area`."""
+def _strays(
+    near: Bool[Tensor, "x y z"], surface: Surface, low: Float[Tensor, " 3"], spacing: float,
+    slope: float,
+) -> Int[Tensor, "x y z"]:  # fmt: skip
+    """The near corners of stray parts, numbered from 1; 0 elsewhere."""
     labelled: Any = label(near.numpy(), np.ones((3, 3, 3)))  # the stubs know of other forms
-    part, num_parts = labelled
+    numbers, num_parts = labelled
     if num_parts < 2:
         return torch.zeros_like(near, dtype=torch.int32)
-    is_stray = are_stray(area * np.bincount(part.ravel(), minlength=num_parts + 1)[1:], surface)
-    number = np.append(0, np.where(is_stray, np.cumsum(is_stray), 0)).astype(np.int32)
-    return torch.from_numpy(number[part])
+    index = near.nonzero()
+    part = numbers[tuple(index.T.numpy())] - 1
+    area = spacing**2 / (2 * _COVER * slope)  # of a plane, a corner within r h slope of it
+    points = (low + index * spacing).numpy()
+    is_stray = are_stray(area * np.bincount(part), points, part, surface)
+    renumbered = np.append(0, np.where(is_stray, np.cumsum(is_stray), 0)).astype(np.int32)
+    return torch.from_numpy(renumbered[numbers])
 
 
 def _around_strays(

@@ -7,8 +7,6 @@ from jaxtyping import Float, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-_MIN_FACES = 4  # of a body: fewer enclose nothing
-
 
 @dataclass(frozen=True)
 class TriangleMesh:
@@ -73,13 +71,6 @@ def part_areas(mesh: TriangleMesh) -> tuple[Int[np.ndarray, " f"], Float[np.ndar
     found = component_labels(mesh)[mesh.faces[:, 0]]
     label = np.unique(found, return_inverse=True)[1].reshape(-1)
     return label, np.bincount(label, face_areas(mesh))
-
-
-def smallest_body(mesh: TriangleMesh) -> float | None:
-    """The area of the smallest part that can enclose anything; None if there is none."""
-    label, areas = part_areas(mesh)
-    areas = areas[np.bincount(label) >= _MIN_FACES]
-    return float(areas.min()) if len(areas) else None
 
 
 def face_areas(mesh: TriangleMesh) -> Float[np.ndarray, " f"]:

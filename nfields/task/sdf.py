@@ -234,7 +234,7 @@ class SdfTask(Task):
             to_user=self.data.to_user,
             is_distance=True,
             color=None,
-            smallest_body=self.data.smallest_body,
+            small_bodies=self.data.small_bodies,
         )
 
     def true_surface(self) -> Surface | None:

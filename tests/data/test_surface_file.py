@@ -11,6 +11,7 @@ import torch
 from nfields.data import restore, surface_samples
 from nfields.data.surface_file import SurfaceData
 from nfields.errors import ConfigError, DataError
+from nfields.render.small_bodies import are_within
 from tests.data.solids import ball, box, joined, write
 
 
@@ -78,9 +79,9 @@ def test_card_has_the_frame_and_no_surface(shifted: Path) -> None:
     restored = restore(card)
     assert torch.equal(restored.to_user, data.to_user)
     assert restored.card() == data.card()
-    assert restored.smallest_body == pytest.approx(2 * (1.8 * 0.9 + 1.8 * 0.45 + 0.9 * 0.45))
-    del card["smallest_body"]  # cards of runs from before it was there
-    assert restore(card).smallest_body is None
+    assert not restored.small_bodies.any()
+    del card["small_bodies"]  # cards of runs from before it was there
+    assert restore(card).small_bodies is None
     with pytest.raises(DataError, match=r"data\.path="):
         restored.require_samples()
     with pytest.raises(DataError, match="incomplete or damaged"):
@@ -88,11 +89,17 @@ def test_card_has_the_frame_and_no_surface(shifted: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_smallest_body_is_the_least_of_the_parts(tmp_path: Path) -> None:
+def test_places_of_small_bodies_are_kept(tmp_path: Path) -> None:
     both = write(joined(box((2, 2, 2)), ball(0.05, (1.5, 0, 0))), tmp_path / "both.ply")
     data = SurfaceData(path=str(both), num_points=None, seed=0)
-    area = 4 * np.pi * (0.05 * data.transform.scale) ** 2
-    assert data.smallest_body == pytest.approx(area, rel=0.02)
+    restored = restore(json.loads(json.dumps(data.card())))
+    places = np.array([[1.5, 0, 0], [1.55, 0, 0], [1.3, 0, 0], [1, 0, 0], [1.5, 0.5, 0]])
+    ours = places * data.transform.scale + np.array(data.transform.offset)
+    for cells in (data.small_bodies, restored.small_bodies):
+        assert cells is not None
+        assert are_within(ours, cells).tolist() == [True, True, False, False, False]
+    with pytest.raises(DataError, match="incomplete or damaged"):
+        restore({**data.card(), "small_bodies": "AAAA"})
 
 
 @pytest.mark.usefixtures("small")

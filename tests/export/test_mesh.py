@@ -23,6 +23,7 @@ from nfields.export.mesh_file import linear_from_srgb, write_mesh
 from nfields.export.mesh_report import compare
 from nfields.export.stray_parts import without_small_parts, without_strays
 from nfields.render.isosurface import extract_surface
+from nfields.render.small_bodies import cells_of_points
 from nfields.render.surface import Surface
 from nfields.render.triangle_mesh import TriangleMesh, enclosed_volume, topology
 from nfields.stored_run import load_run
@@ -205,9 +206,9 @@ def test_stray_parts_are_dropped_and_said():
     assert facts["notes"][0].startswith("stray: 2 parts with 0.1")
     assert parts_of(surface, min_component=0) == 3
     # What the data is made of stays: small bodies, many bodies, all of a density.
-    area = 4 * np.pi * 0.025**2
-    assert parts_of(replace(surface, smallest_body=area)) == 3
-    assert parts_of(replace(surface, smallest_body=4 * area)) == 1
+    there = cells_of_points(np.array([[-0.9, 0.92, 0.92]]))
+    assert parts_of(replace(surface, small_bodies=there)) == 2
+    assert parts_of(replace(surface, small_bodies=np.zeros_like(there))) == 1
     assert parts_of(replace(surface, is_distance=False)) == 3
     assert parts_of(strays(25)) == 26
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.nn.functional import normalize
 from nfields.ops.sphere_trace.cpu import interpolate
 from nfields.render.cameras import Cameras, view_rays
 from nfields.render.photograph import photograph
+from nfields.render.small_bodies import cells_of_points
 from nfields.render.surface import Surface
 from nfields.render.surface_bound import SurfaceBound, bound_surface
 from nfields.render.trace import trace
@@ -126,9 +128,9 @@ def test_rays_go_through_strays() -> None:
     surface = surface_of(spotted)
     origins = torch.cat([dots + torch.tensor([0.0, 0, 3]), torch.tensor([[0.0, 0.0, 3]])])
     directions = torch.tensor([[0.0, 0, -1]]).repeat(3, 1)
-    area = 4 * math.pi * 0.005**2
-    for smallest, num_strays, expected in ((None, 3, math.inf), (area, 0, 3 - 0.005)):
-        given = replace(surface, smallest_body=smallest)
+    there = cells_of_points(np.array([*dots.tolist(), [0.0, 0.0, 0.0]]))
+    for cells, num_strays, expected in ((None, 3, math.inf), (there, 0, 3 - 0.005)):
+        given = replace(surface, small_bodies=cells)
         bound = bound_surface(given, 64)
         assert bound.num_strays == num_strays
         hits = trace(given, bound, origins, directions, pixel_size=0.01)
