@@ -109,9 +109,9 @@ def test_slab_of_half_a_cell_has_no_holes(antialias: int) -> None:
         outside = torch.stack([x[:, [0, 2]].norm(dim=1) - 0.6, x[:, 1].abs() - half], dim=1)
         return outside.clamp(min=0).norm(dim=1) + outside.amax(1).clamp(max=0)
 
-    seen = still(plate, 64, antialias)
+    seen = still(plate, 24, antialias)  # whose pixels are wider than a cell
     inner = avg_pool2d(seen.opacity[None], 3, 1)[0] > 0.99  # all nine pixels around
-    assert inner.sum() > 300
+    assert inner.sum() > 30
     # A convex thing: between two pixels of a row that are covered, all are.
     for row in seen.opacity:
         covered = (row > 0.99).nonzero()
