@@ -34,8 +34,8 @@ class SurfaceData:
     path=null is a knot whose distance is known exactly. A mesh or the knot has `truth` and
     `samples`; points have `oriented`, and so has a mesh of which only `num_points` points are to
     be learned from: its truth then serves the evaluation alone. All three are None when restored
-    from a card, which has the transform to the user's frame and `smallest_body` only: the area of
-    a mesh's smallest part, in our frame, None for others.
+    from a card, which has the transform to the user's frame and `small_bodies` only: where small
+    parts of a field are the data's own, of points where any are; None in old cards.
     """
 
     def __init__(self, *, path: str | None, num_points: int | None, seed: int) -> None:
@@ -47,7 +47,7 @@ class SurfaceData:
         self.truth: TrueSurface | None
         self.samples: SurfaceSamples | None = None
         self.oriented: OrientedPoints | None = None
-        self.small_bodies: Cells | None = np.zeros((32, 32, 32), bool)
+        self.small_bodies: Cells | None = cells_of_points(np.zeros((0, 3)))
         if path is not None and Path(path).suffix.lower() in POINT_SUFFIXES:
             stored = read_points(Path(path), num_points, seed)
             if stored is not None:
