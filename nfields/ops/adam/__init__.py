@@ -72,7 +72,6 @@ def adam(
     beta1, beta2 = betas
     if not len(arrays[0]):
         return
-    cpu.adam_kernel(len(arrays[0]) > cpu.SMALL)(
-        *arrays, kind(rate), kind(beta1), kind(beta2), kind(root2), kind(eps), kind(weight_decay),
-        skip_zero,
-    )  # fmt: skip
+    cpu.adam_kernel(len(arrays[0]) > cpu.SMALL, skip_zero)(
+        *arrays, kind(rate), kind(beta1), kind(beta2), kind(root2), kind(eps), kind(weight_decay)
+    )
