@@ -184,10 +184,11 @@ def _gather(
 def pack_gradients(dim: int, features: int) -> Any:
     """kernel(x, gradient, active, points, packed): what `table_gradient_kernel` reads.
 
-    Points as of `pack_points` and their gradients, (levels, padded, features), level by level: a
-    level then reads its own numbers alone. `active` lists the points whose gradient is not zero.
-    Place LANES g + lane of the padded ones takes active point lane padded / LANES + g, so that
-    neighbours on a ray, which add to the same entries, do not wait for each other.
+    Points as of `pack_points` and their gradients, (padded / BLOCK, levels, BLOCK, features): a
+    level then reads its own numbers alone, and a block is written within the L1 cache. `active`
+    lists the points whose gradient is not zero. Place LANES g + lane of the padded ones takes
+    active point lane padded / LANES + g, so that neighbours on a ray, which add to the same
+    entries, do not wait for each other.
     """
 
     @njit(parallel=True, cache=True, **FAST)
@@ -196,6 +197,7 @@ def pack_gradients(dim: int, features: int) -> Any:
         num_levels = packed.shape[0] // (padded * features)
         width, groups = num_levels * features, padded // LANES
         for b in prange(padded // BLOCK):
+            first = b * BLOCK * (num_levels - 1)  # where the block starts, less its first place
             for place in range(b * BLOCK, (b + 1) * BLOCK):
                 rank = place % LANES * groups + place // LANES
                 if rank < num_active:
@@ -205,14 +207,14 @@ def pack_gradients(dim: int, features: int) -> Any:
                     for level in range(num_levels):
                         copy_entry(
                             features, gradient, point * width + level * features, packed,
-                            (level * padded + place) * features,
+                            (first + level * BLOCK + place) * features,
                         )  # fmt: skip
                 else:
                     for k in range(dim):
                         points[k * padded + place] = 0
                     for level in range(num_levels):
                         for f in range(features):
-                            packed[(level * padded + place) * features + f] = 0
+                            packed[(first + level * BLOCK + place) * features + f] = 0
 
     return pack
 
@@ -241,7 +243,7 @@ def table_gradient_kernel(dim: int, features: int) -> Any:
                 for i in range(BLOCK):
                     scatter(
                         features, corners, out, layout[level, 1], rows, weights, i, BLOCK, packed,
-                        (level * padded + start + i) * features,
+                        (start * num_levels + level * BLOCK + i) * features,
                     )  # fmt: skip
 
     return scatter_levels

@@ -229,7 +229,7 @@ def second_table_gradient_kernel(dim: int, features: int) -> Any:
                 for i in range(BLOCK):
                     scatter(
                         features, corners, out, layout[level, 1], rows, slopes, i, BLOCK, packed,
-                        (level * padded + start + i) * features,
+                        (start * num_levels + level * BLOCK + i) * features,
                     )  # fmt: skip
 
     return scatter_levels
