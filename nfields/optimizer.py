@@ -21,19 +21,30 @@ Due = Sequence[tuple[dict[str, Any], Tensor]]
 
 @dataclass
 class ParameterGroup:
-    """Parameters that share options; `is_sparse`: entries with a gradient of 0 are skipped."""
+    """Parameters that share options.
+
+    is_sparse      entries with a gradient of 0 are skipped
+    betas          Adam's two decays; None: the trainer's
+    final_lr_part  by the end of the budget the rate has fallen, evenly in its logarithm, to this
+                   part of what it would be
+    pull           every step takes lr * pull of the values away (decoupled weight decay,
+                   arXiv:1711.05101): what a gradient says less clearly than its noise goes to zero
+    """
 
     name: str
     params: list[nn.Parameter]
     lr: float
     weight_decay: float = 0.0
     is_sparse: bool = False
+    betas: tuple[float, float] | None = None
+    final_lr_part: float = 1.0
+    pull: float = 0.0
 
 
 class Adam(torch.optim.Optimizer):
     """Adam whose state (step, exp_avg, exp_avg_sq) exists from the start, so that it can be loaded.
 
-    Each group carries `initial_lr`; who schedules sets group["lr"] = group["initial_lr"] * factor.
+    `set_rates` schedules them.
     """
 
     def __init__(self, groups: Sequence[ParameterGroup], betas: tuple[float, float], eps: float):
@@ -45,6 +56,9 @@ class Adam(torch.optim.Optimizer):
                 "initial_lr": group.lr,
                 "weight_decay": group.weight_decay,
                 "is_sparse": group.is_sparse,
+                "betas": group.betas or betas,
+                "final_lr_part": group.final_lr_part,
+                "pull": group.pull,
             }
             for group in groups
             if group.params
@@ -57,6 +71,11 @@ class Adam(torch.optim.Optimizer):
                     "exp_avg": torch.zeros_like(param),
                     "exp_avg_sq": torch.zeros_like(param),
                 }
+
+    def set_rates(self, factor: float, progress: float) -> None:
+        """Sets every group's rate, after the used part of the budget, to factor times its own."""
+        for group in self.param_groups:
+            group["lr"] = group["initial_lr"] * factor * group["final_lr_part"] ** progress
 
     @torch.no_grad()
     def step(self, closure: None = None, scaling: Tensor | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -95,6 +114,9 @@ class Adam(torch.optim.Optimizer):
         for index, (group, param) in enumerate(due):
             state = self.state[param]
             assert param.grad is not None, f"{group['name']} has no gradient"
+            if group["pull"] > 0:
+                lr = group["lr"] if numbers is None else numbers[index, 2]
+                param.mul_(1 - lr * group["pull"])
             adam(
                 param.detach(),
                 param.grad,

@@ -182,9 +182,7 @@ class TrainingLoop:
         state = self.state
         model, task, step = state.model, state.task, state.step
         used = self.budget.progress(step, self._seconds)
-        factor = self.schedule.factor(used, step)
-        for group in state.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
+        state.optimizer.set_rates(self.schedule.factor(used, step), used)
         task.before_step(model, step, state.generator)
         batch = self.processes.share(task.batch(state.generator))
         if self._graph is not None:

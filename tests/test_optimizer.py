@@ -74,3 +74,27 @@ def test_parameters_without_gradient_and_empty_groups_are_left_out() -> None:
 def test_learning_rate_scales_from_the_initial_one() -> None:
     optimizer = Adam([ParameterGroup("net", [nn.Parameter(torch.ones(1))], 0.3)], (0.9, 0.99), 1e-9)
     assert optimizer.param_groups[0]["initial_lr"] == 0.3
+
+
+def test_rate_of_a_group_falls_to_its_own_part_by_the_end() -> None:
+    groups = [
+        ParameterGroup("net", [nn.Parameter(torch.ones(1))], 0.3),
+        ParameterGroup("poses", [nn.Parameter(torch.ones(1))], 0.2, final_lr_part=0.01),
+    ]
+    optimizer = Adam(groups, (0.9, 0.99), 1e-9)
+    for progress, part in ((0.0, 1.0), (0.5, 0.1), (1.0, 0.01)):
+        optimizer.set_rates(0.5, progress)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates == pytest.approx([0.15, 0.1 * part])
+
+
+def test_pull_takes_away_what_no_gradient_holds_and_little_of_what_one_does() -> None:
+    """Adam steps by the sign of a steady gradient, lr, and is pulled back by lr * pull * value."""
+    held, free = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.ones(1))
+    group = ParameterGroup("poses", [held, free], 0.01, pull=2.0)
+    optimizer = Adam([group], (0.9, 0.99), 1e-12)
+    for _ in range(300):
+        held.grad, free.grad = -torch.ones(1), torch.zeros(1)
+        optimizer.step()
+    assert free.item() == pytest.approx(0.98**300, rel=1e-4)
+    assert held.item() == pytest.approx(0.5 * (1 - 0.98**300), rel=1e-3)  # at rest at 1 / pull

@@ -150,7 +150,7 @@ class NerfTask(Task):
         num_views = len(data.cameras["train"])
         self.sky, self.exposure, self.poses = sky, exposure, poses
         exposure.start(num_views)
-        poses.start(num_views)
+        poses.start(data.cameras["train"])
         if data.has_alpha and sky.mode != "black":
             raise ConfigError(
                 f"task.sky.mode={sky.mode} is for photographs, and the pictures of {data.source} "
@@ -213,7 +213,12 @@ class NerfTask(Task):
             wants_spread=self.distortion_weight > 0,
             capacity=self._capacity(origins),
         )
-        rgb = self.exposure.apply_to(seen.rgb, batch.view_index)
+        rgb = seen.rgb
+        if self.exposure.values is not None:
+            own = self.exposure.corrections()[batch.view_index]
+            is_ours = self.data.has_alpha  # what lies behind the scene, not the camera's
+            backdrop = (1 - seen.opacity)[:, None] * behind if is_ours else 0.0
+            rgb = self.exposure.apply_to(rgb, own, backdrop)
         if seen.is_whole is None:
             loss = huber_loss(rgb, batch.target, delta=self.huber_delta)
         else:
@@ -228,7 +233,7 @@ class NerfTask(Task):
         if isinstance(seen.num_samples, int):
             self._check_samples(seen.num_samples, num_rays)
         measures = {"psnr": measure(psnr), "rays": float(num_rays)}
-        losses = {"rgb": loss, **self.exposure.losses(), **self.poses.losses()}
+        losses = {"rgb": loss}
         if seen.distortion is not None:
             losses["distortion"] = self.distortion_weight * seen.distortion
         if self.depth_weight > 0 and batch.depth is not None:
@@ -467,7 +472,7 @@ class NerfTask(Task):
         *,
         split: str | None = None,
         background: Literal["white", "black"] | None = None,
-        appearance: Appearance = "mean",
+        appearance: Appearance = "neighbors",
         num_pictures: int | None = None,
         flip: bool = True,
     ) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from nfields.task.nerf_background import BACKGROUNDS, over
 from nfields.task.nerf_exposure import Exposure, fit_gain
 from nfields.task.nerf_poses import PoseRefinement
 
-Appearance = Literal["mean", "left_half"]
+Appearance = Literal["neighbors", "mean", "left_half"]
 _NUM_PIXELS = 1 << 14  # of a quick validation
 
 
@@ -60,7 +60,10 @@ def quick_psnr(task: EvaluatedField, model: Field, generator: torch.Generator) -
     origins, directions = rays(task.data.cameras[split], pixels.view_index, pixels.pixels)
     color = BACKGROUNDS[task.background] if task.data.has_alpha else 0.0
     truth = over(pixels.values.float() / 255, color)
-    rgb, _, _ = task.render_rays(model, origins, directions)
+    rgb, opacity, _ = task.render_rays(model, origins, directions)
+    own = _corrections(task, split, "neighbors")
+    if own is not None:
+        rgb = task.exposure.apply_to(rgb, own[pixels.view_index], (1 - opacity)[:, None] * color)
     error = (rgb.clamp(0, 1) - truth).square().mean().item()
     return -10 * math.log10(max(error, 1e-10))
 
@@ -79,7 +82,9 @@ def evaluate_views(
 ) -> dict[str, Any]:
     """Metrics of every view of a split, rendered at full size; pictures of the first few.
 
-    appearance   mean: views as the field has them, the mean look of the training pictures;
+    appearance   neighbors: where corrections are learned, each view has those of the training
+                 pictures next to it in the order of taking (nerf_exposure.py);
+                 mean: views as the field has them, the mean look of the training pictures;
                  left_half: a gain a channel is fitted on the left half of each view, and the right
                  half alone is measured
     """
@@ -91,6 +96,7 @@ def evaluate_views(
         cameras = task.poses.refined(cameras)
     shown = background or task.background
     color = BACKGROUNDS[shown] if data.has_alpha else 0.0
+    corrections = _corrections(task, split, appearance)
 
     def compared() -> Iterator[ComparedImage]:
         if images:  # kernels are compiled for one ray, so that no view's seconds have it
@@ -102,6 +108,10 @@ def evaluate_views(
             seen = task.render_view(model, cameras, view, shown)
             rgb, mask = seen["rgb"], data.mask(split, view)
             truth = over(image.float() / 255, color)
+            if corrections is not None:
+                backdrop = (1 - seen["opacity"])[:, :, None] * color
+                own = corrections[view].expand(*rgb.shape[:2], -1)
+                rgb = task.exposure.apply_to(rgb, own, backdrop).clamp(0, 1)
             if appearance == "left_half":
                 rgb, mask = _fitted_on_the_left(rgb, truth, mask)
             yield ComparedImage(
@@ -123,7 +133,7 @@ def evaluate_views(
             "background": shown if data.has_alpha else "photograph",
             **({"masked": True} if data.has_masks(split) else {}),
             "color_space": "sRGB",
-            **_appearance_note(task.exposure, appearance),
+            **_appearance_note(task.exposure, appearance, split),
             **_camera_note(task.poses, split),
         },
         total=len(images),
@@ -142,10 +152,25 @@ def _fitted_on_the_left(rgb: Tensor, truth: Tensor, mask: Tensor | None) -> tupl
     return (rgb * gain).clamp(0, 1), inside & ~is_left
 
 
-def _appearance_note(exposure: Exposure, appearance: Appearance) -> dict[str, str]:
+def _corrections(task: EvaluatedField, split: str, appearance: Appearance) -> Tensor | None:
+    """The colour corrections with which the views of a split are measured; None: without any."""
+    if task.exposure.values is None or appearance != "neighbors":
+        return None
+    if split == "train":
+        return task.exposure.corrections().detach().cpu()
+    return task.exposure.of_others(task.data.names["train"], task.data.names[split])
+
+
+def _appearance_note(exposure: Exposure, appearance: Appearance, split: str) -> dict[str, str]:
     if appearance == "left_half":
         return {"appearance": "gain a channel fitted on the left half, right half measured"}
-    return {} if exposure.values is None else {"appearance": "mean of the training pictures"}
+    if exposure.values is None:
+        return {}
+    if appearance == "mean":
+        return {"appearance": "mean of the training pictures"}
+    if split == "train":
+        return {"appearance": "of each picture, learned in training"}
+    return {"appearance": "interpolated between the training pictures next to it by name"}
 
 
 def _camera_note(poses: PoseRefinement, split: str) -> dict[str, str]:

@@ -8,12 +8,19 @@ A ray of a pixel p' through the changed lens is the ray through p = c + (p' - c'
 lens as it was, distorted or not. So the kernel of render/cameras stays in use; the slope of its
 directions with respect to the pixel is measured by central differences, half a pixel to each side.
 
-Field and cameras could move together without any picture changing: the mean turn and shift over the
-pictures are subtracted, so that the scene stays where the data put it (up to a common scale, which
-the weight holds). Test cameras stay as given. Corrections begin at `start_step`: before the field
-shows something, its gradients say nothing about cameras. The idea is BARF's (arXiv:2104.06405).
+Field and cameras can turn, move and grow together without any picture changing: that part of the
+corrections, all that is one similarity of space, is taken away (`similarities`), so that the scene
+stays where the data put it. Test cameras stay as given. Corrections begin at `start_step`: before
+the field shows something, its gradients say nothing about cameras. The idea is BARF's
+(arXiv:2104.06405).
+
+Most cameras that come with photographs are better known than a short training can tell, and its
+gradients are noise to them, by which a scene bends slowly. So the rate falls during the whole
+training, and every step takes a part of the corrections away (ParameterGroup.pull): Adam's steps
+are as large as a gradient is clear, and what is less clear than that goes back to zero.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple, get_args
 
@@ -49,6 +56,7 @@ class PoseRefinement(nn.Module):
     shifts: nn.Parameter | None
     lenses: nn.Parameter | None
     is_started: Tensor
+    common: Tensor
 
     def __init__(
         self,
@@ -56,19 +64,24 @@ class PoseRefinement(nn.Module):
         refine: bool,
         intrinsics: Intrinsics,
         lr: float | int,
-        weight: float | int,
+        final_lr_part: float | int,
+        betas: Sequence[float],
+        pull: float | int,
         start_step: int,
     ):
         super().__init__()
         if intrinsics not in get_args(Intrinsics):
             raise ConfigError(f"task.poses.intrinsics={intrinsics!r}: choose given, shared or each")
-        if lr <= 0 or weight < 0 or start_step < 0:
+        if lr <= 0 or not 0 < final_lr_part <= 1 or pull < 0 or start_step < 0:
             raise ConfigError(
-                f"task.poses: lr={lr} must be above 0, weight={weight} and "
-                f"start_step={start_step} at least 0"
+                f"task.poses: lr={lr} must be above 0, final_lr_part={final_lr_part} in (0, 1], "
+                f"pull={pull} and start_step={start_step} at least 0"
             )
-        self.refine, self.intrinsics = refine, intrinsics
-        self.lr, self.weight, self.start_step = lr, weight, start_step
+        self.refine, self.intrinsics, self.start_step = refine, intrinsics, start_step
+        self.lr, self.final_lr_part, self.pull = float(lr), float(final_lr_part), float(pull)
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ConfigError(f"task.poses.betas={list(betas)} must be two numbers in [0, 1)")
+        self.betas = (float(betas[0]), float(betas[1]))
         self.turns = self.shifts = self.lenses = None
 
     @property
@@ -76,13 +89,16 @@ class PoseRefinement(nn.Module):
         """True if anything is corrected at all."""
         return self.refine or self.intrinsics != "given"
 
-    def start(self, num_views: int) -> None:
-        """Makes the corrections of so many cameras, none of which changes anything."""
+    def start(self, cameras: Cameras) -> None:
+        """Makes the corrections of these cameras, none of which changes anything."""
+        num_views = len(cameras)
         if self.is_on:  # else it has no state, and checkpoints none of it
             self.register_buffer("is_started", torch.tensor(False))
         if self.refine:
             self.turns = nn.Parameter(torch.zeros(num_views, 3))
             self.shifts = nn.Parameter(torch.zeros(num_views, 3))
+            basis = similarities(cameras.camera_to_world[:, :, 3])
+            self.register_buffer("common", basis, persistent=False)
         if self.intrinsics != "given":
             num = num_views if self.intrinsics == "each" else 1
             self.lenses = nn.Parameter(torch.zeros(num, 3))  # a, p_x, p_y
@@ -113,6 +129,14 @@ class PoseRefinement(nn.Module):
             view_index, origins, directions, sources, pixels, center, focal, slope.nan_to_num()
         )
 
+    def corrections(self) -> tuple[Float[Tensor, "views 3"], Float[Tensor, "views 3"]]:
+        """The turns and shifts in effect: of no common similarity."""
+        assert self.turns is not None and self.shifts is not None
+        both = torch.cat([self.turns, self.shifts], dim=1).view(-1)
+        both = both - self.common @ (self.common.T @ both)
+        turns, shifts = both.view(-1, 2, 3).unbind(dim=1)
+        return turns, shifts
+
     def forward(
         self, given: CameraRays, homography: Float[Tensor, "4 4"] | None
     ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
@@ -126,9 +150,9 @@ class PoseRefinement(nn.Module):
             step = (sources - given.sources)[:, None]  # zero, but for its gradient
             directions = directions + (given.slope * step).sum(dim=2)
         if self.turns is not None and self.shifts is not None:
-            turn = rotations(self.turns - self.turns.mean(dim=0))
-            directions = (turn[index] @ directions[:, :, None])[:, :, 0]
-            origins = origins + (self.shifts - self.shifts.mean(dim=0))[index]
+            turns, shifts = self.corrections()
+            directions = (rotations(turns)[index] @ directions[:, :, None])[:, :, 0]
+            origins = origins + shifts[index]
         directions = torch.where(is_ray, directions, torch.nan)
         if homography is not None:
             return through(homography, origins, directions)
@@ -146,21 +170,24 @@ class PoseRefinement(nn.Module):
             )
         if self.turns is None or self.shifts is None:
             return cameras
+        turns, shifts = self.corrections()
         pose = cameras.camera_to_world.clone()
-        pose[:, :, :3] = rotations(self.turns - self.turns.mean(dim=0)).cpu() @ pose[:, :, :3]
-        pose[:, :, 3] += (self.shifts - self.shifts.mean(dim=0)).cpu()
+        pose[:, :, :3] = rotations(turns).cpu() @ pose[:, :, :3]
+        pose[:, :, 3] += shifts.cpu()
         return replace(cameras, camera_to_world=pose)
-
-    def losses(self) -> dict[str, Tensor]:
-        """What holds the corrections near nothing, by name."""
-        found = [p.square().mean() for p in self.parameters()]
-        if not found or self.weight == 0:
-            return {}
-        return {"poses": self.weight * torch.stack(found).sum()}
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The corrections, if there are any."""
-        return [ParameterGroup("poses", list(self.parameters()), self.lr)]
+        return [
+            ParameterGroup(
+                "poses",
+                list(self.parameters()),
+                self.lr,
+                betas=self.betas,
+                final_lr_part=self.final_lr_part,
+                pull=self.pull,
+            )
+        ]
 
 
 def _sources(
@@ -175,6 +202,25 @@ def _sources(
         return pixels
     own = lenses[view_index] if len(lenses) > 1 else lenses
     return center + (pixels - center - own[:, 1:] * focal) * torch.exp(-own[:, :1])
+
+
+def similarities(origins: Float[Tensor, "views 3"]) -> Float[Tensor, "values rank"]:
+    """An orthonormal basis of the corrections (turn and shift of view 0, of view 1, ...) that are
+    one small similarity of space: w and w x (o_i - o), a shift s, a growth a (o_i - o), o the mean.
+
+    Seven columns; fewer where the cameras are in one place or on a line.
+    """
+    away = (origins - origins.mean(dim=0)).double()
+    columns = []
+    for axis in torch.eye(3, dtype=torch.float64):
+        turned = torch.linalg.cross(axis.expand_as(away), away)
+        columns.append(torch.stack([axis.expand_as(away), turned], dim=1))
+        columns.append(torch.stack([torch.zeros_like(away), axis.expand_as(away)], dim=1))
+    columns.append(torch.stack([torch.zeros_like(away), away], dim=1))
+    left, strength, _ = torch.linalg.svd(
+        torch.stack(columns, dim=-1).view(-1, 7), full_matrices=False
+    )
+    return left[:, strength > 1e-6 * strength[0]].to(origins.dtype)
 
 
 def rotations(vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
