@@ -32,7 +32,8 @@ class WeightAverage:
         """Moves the averages towards the present weights."""
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         weights, averages = [*self._weights.values()], [*self.averages.values()]
-        torch._foreach_lerp_(averages, weights, 1 - decay)  # on a GPU all tensors at once
+        # On a GPU all tensors at once.
+        torch._foreach_lerp_(averages, weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         self.num_updates += 1
 
     @torch.no_grad()
