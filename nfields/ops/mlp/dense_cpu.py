@@ -1,13 +1,10 @@
 """A float32 network on the CPU (Numba): all layers of a few points in one go.
 
 Mapping. A thread takes blocks of ROWS points; their layers stay in its L1 / L2 cache, and so do the
-weights, packed into the panels that the tiles of a product read (nfields/ops/tiles.py), with layers
-padded to multiples of TILE_COLUMNS. Sines and cosines are taken of a layer that is still in cache.
-The backward pass takes the layers that the forward pass kept, block by block, or computes them
+weights, packed into the panels that products read (nfields/ops/mlp/panels.py), with layers padded
+to multiples of TILE_COLUMNS. Sines and cosines are taken of a layer that is still in cache. The
+backward pass takes the layers that the forward pass kept, block by block, or computes them
 again, and sums the gradients of the parameters per thread, added up at the end.
-
-One core with AVX-512, 256 wide: 172 GFLOP/s of products, where torch.mm reaches 158, and 144 in the
-gradients of weights.
 """
 
 # pyright: reportCallIssue=false, reportArgumentType=false
@@ -18,132 +15,30 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
-import llvmlite.binding
 import numpy as np
 import torch
 from numba import get_num_threads
 from torch import Tensor
 
 from nfields.jit import njit, prange
-from nfields.ops.mlp.sine_lanes import pack_sines, take_sines
-from nfields.ops.tiles import (
-    AS_IS,
-    BIAS,
-    RELU,
-    SUM,
-    TILE_COLUMNS,
-    TIMES,
-    WHERE_POSITIVE,
-    ZERO,
-    multiply_tile,
+from nfields.ops.mlp.panels import (
+    OPTIONS,
+    add_product,
+    affine,
+    affine_relu,
+    pack_panels,
+    panel_width,
+    product,
+    product_through_relu,
+    product_through_sine,
 )
+from nfields.ops.mlp.sine_lanes import pack_sines, take_sines
+from nfields.ops.tiles import TILE_COLUMNS
 
 ROWS = 96  # points a block: enough to pay for reading the weights into L1, once a layer
-# Rows and vectors of columns of a tile, for wide and for narrow layers: AVX-512's 32 registers of
-# 16 floats hold 16 sums and what they need, 16 registers of 8 floats only 4 of 16.
-_IS_WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f", False))
-_TILES = ((4, 4), (8, 2), (16, 1)) if _IS_WIDE else ((4, 1),) * 3
-_PANELS = tuple(columns * TILE_COLUMNS for _, columns in _TILES)
-_OPTIONS: Any = {
-    "fastmath": {"contract", "reassoc", "nsz", "arcp"},
-    "error_model": "numpy",
-}
 
 
-def _panel(begin: int, finish: int, tile_rows: int, tile_columns: int) -> Any:
-    """As `multiply` below, for the columns n .. n + tile_columns * TILE_COLUMNS alone."""
-
-    @njit(**_OPTIONS)
-    def panel(
-        n: int, a: Any, a_start: int, a_row: int, a_step: int, b: Any, b_start: int, out: Any,
-        start: int, stride: int, rows: int, depth: int, other: Any, other_start: int,
-    ) -> None:  # fmt: skip
-        other_row = 0 if begin == BIAS else stride
-        for m in range(0, rows, tile_rows):
-            multiply_tile(
-                tile_rows, tile_columns, begin, finish, a, a_start + m * a_row, a_row, a_step,
-                b, b_start + n * depth, tile_columns * TILE_COLUMNS, depth,
-                out, start + m * stride + n, stride,
-                other, other_start + m * other_row + n,
-            )  # fmt: skip
-
-    return panel
-
-
-def _multiplier(begin: int, finish: int) -> Any:
-    """multiply(...): out (rows, width) = finish(begin + a (rows, depth) b (depth, width)).
-
-    a[m, k] is a[a_start + m a_row + k a_step]; b lies panel by panel (`_pack_panels`) from b_start
-    on, out and `other` in rows of `stride` from start and other_start on. rows and width are
-    multiples of TILE_COLUMNS.
-    """
-    panel4, panel2, panel1 = (_panel(begin, finish, *tile) for tile in _TILES)
-    width4, width2, width1 = _PANELS
-
-    @njit(**_OPTIONS)
-    def multiply(
-        a: Any, a_start: int, a_row: int, a_step: int, b: Any, b_start: int, out: Any, start: int,
-        stride: int, width: int, rows: int, depth: int, other: Any, other_start: int,
-    ) -> None:  # fmt: skip
-        n = 0
-        while n < width:
-            if width - n >= width4:
-                panel4(n, a, a_start, a_row, a_step, b, b_start, out, start, stride, rows, depth,
-                       other, other_start)  # fmt: skip
-                n += width4
-            elif width - n >= width2:
-                panel2(n, a, a_start, a_row, a_step, b, b_start, out, start, stride, rows, depth,
-                       other, other_start)  # fmt: skip
-                n += width2
-            else:
-                panel1(n, a, a_start, a_row, a_step, b, b_start, out, start, stride, rows, depth,
-                       other, other_start)  # fmt: skip
-                n += width1
-
-    return multiply
-
-
-_affine = _multiplier(BIAS, AS_IS)
-_affine_relu = _multiplier(BIAS, RELU)
-_product = _multiplier(ZERO, AS_IS)
-_product_through_relu = _multiplier(ZERO, WHERE_POSITIVE)
-_product_through_sine = _multiplier(ZERO, TIMES)
-_add_product = _multiplier(SUM, AS_IS)
-
-
-@njit(**_OPTIONS)
-def _panel_width(left: int) -> int:
-    """The columns that a product of `left` columns takes in next."""
-    if left >= _PANELS[0]:
-        return _PANELS[0]
-    return _PANELS[1] if left >= _PANELS[1] else _PANELS[2]
-
-
-@njit(**_OPTIONS)
-def _pack_panels(
-    b: Any, row: int, step: int, columns: int, depth: int, width: int, packed: Any, start: int
-) -> None:
-    """The panels of b (depth, columns), b[k, c] at k step + c row, zeros up to `width` columns."""
-    n = 0
-    while n < width:
-        size = _panel_width(width - n)
-        panel = packed[start + n * depth : start + (n + size) * depth]
-        count = min(size, columns - n)
-        if count < size:
-            panel[:] = 0
-        if row == 1:
-            for k in range(depth):
-                for c in range(np.uintp(count)):
-                    panel[np.uintp(k * size) + c] = b[np.uintp(k * step + n) + c]
-        else:  # a cache line of b for as many lines of the panel
-            for first in range(0, depth, TILE_COLUMNS):
-                for c in range(count):
-                    for k in range(first, min(first + TILE_COLUMNS, depth)):
-                        panel[k * size + c] = b[k * step + (n + c) * row]
-        n += size
-
-
-@njit(parallel=True, cache=True, **_OPTIONS)
+@njit(parallel=True, cache=True, **OPTIONS)
 def _pack(weights: Any, layout: Any, forth: Any, back: Any) -> None:
     """Panels of every layer's weight^T into `forth` and weight into `back`, where not empty."""
     sizes, widths, _, _, weight_first, _ = layout
@@ -155,14 +50,14 @@ def _pack(weights: Any, layout: Any, forth: Any, back: Any) -> None:
             first += sizes[layer] * sizes[layer + 1]
         inputs, outputs = sizes[k], sizes[k + 1]
         if task % 2 == 0 and forth.shape[0] > 0:
-            _pack_panels(weights[first:], inputs, 1, outputs, inputs, widths[k + 1], forth,
-                         weight_first[k])  # fmt: skip
+            pack_panels(weights[first:], inputs, 1, outputs, inputs, widths[k + 1], forth,
+                        weight_first[k])  # fmt: skip
         elif task % 2 == 1 and back.shape[0] > 0:
-            _pack_panels(weights[first:], 1, inputs, inputs, outputs, widths[k], back,
-                         weight_first[k])  # fmt: skip
+            pack_panels(weights[first:], 1, inputs, inputs, outputs, widths[k], back,
+                        weight_first[k])  # fmt: skip
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def _scratch(count: int) -> Any:
     """`count` floats from the start of a cache line on: no vector lies across two."""
     numbers = np.empty(count + TILE_COLUMNS, np.float32)
@@ -170,7 +65,7 @@ def _scratch(count: int) -> Any:
     return numbers[skip : skip + count]
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def _read_block(
     source: Any, first: int, count: int, columns: int, block: Any, rows: int, width: int
 ) -> None:
@@ -183,7 +78,7 @@ def _read_block(
                 block[i * width + j] = source[(first + i) * columns + j]
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def _write_block(
     block: Any, start: int, width: int, out: Any, first: int, count: int, columns: int
 ) -> None:
@@ -192,7 +87,7 @@ def _write_block(
             out[(first + i) * columns + j] = block[start + i * width + j]
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def _add_rows(block: Any, rows: int, stride: int, width: int, out: Any) -> None:
     for i in range(rows):
         row = block[i * stride : i * stride + width]
@@ -200,7 +95,7 @@ def _add_rows(block: Any, rows: int, stride: int, width: int, out: Any) -> None:
             out[j] += row[j]
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def _through_last(back: Any, values: Any, is_sine: bool) -> None:
     """back times the slope of the activation behind the last layer."""
     for i in range(len(values)):
@@ -210,19 +105,19 @@ def _through_last(back: Any, values: Any, is_sine: bool) -> None:
             back[i] = np.float32(0) if values[i] <= 0 else back[i]
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def _pack_sines(
     z: Any, first: int, rows: int, stride: int, width: int, panels: Any, cosines: Any
 ) -> None:
     """The panels of sin z and, in rows of `stride`, cos z; z (rows, width) from `first` on."""
     n = 0
     while n < width:
-        size = _panel_width(width - n)
+        size = panel_width(width - n)
         pack_sines(z, first + n, rows, stride, size, panels[n * rows :], cosines[n:])
         n += size
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def _run_layers(
     num_layers: int, num_activated: int, is_sine: bool, x: Any, x_first: int, forth: Any,
     biases: Any, layout: Any, layers: Any, sines: Any, rows: int,
@@ -237,12 +132,12 @@ def _run_layers(
             below, below_first = sines, 0
         start = layer_first[k + 1]
         if k < num_activated and not is_sine:
-            _affine_relu(
+            affine_relu(
                 below, below_first, strides[k], 1, forth, weight_first[k], layers, start,
                 strides[k + 1], widths[k + 1], rows, sizes[k], biases, bias_first[k],
             )  # fmt: skip
         else:
-            _affine(
+            affine(
                 below, below_first, strides[k], 1, forth, weight_first[k], layers, start,
                 strides[k + 1], widths[k + 1], rows, sizes[k], biases, bias_first[k],
             )  # fmt: skip
@@ -250,7 +145,7 @@ def _run_layers(
             take_sines(layers, start, rows, strides[k + 1], widths[k + 1], sines)
 
 
-@njit(parallel=True, cache=True, **_OPTIONS)
+@njit(parallel=True, cache=True, **OPTIONS)
 def _forward(
     x: Any, forth: Any, biases: Any, layout: Any, num_activated: int, is_sine: bool,
     num_parts: int, kept: Any, out: Any,
@@ -283,86 +178,102 @@ def _forward(
             _write_block(last, last_first, strides[num_layers], out, first, count, num_outputs)
 
 
-@njit(parallel=True, cache=True, **_OPTIONS)
+# A part is a function of its own: inside the parallel loop it takes much longer to compile.
+
+
+@njit(**OPTIONS)
+def _backward_part(
+    part: int, num_parts: int, gradient: Any, x: Any, forth: Any, back_weights: Any, biases: Any,
+    layout: Any, num_activated: int, is_sine: bool, is_biased: bool, needs_x: bool, is_kept: bool,
+    kept: Any, x_gradient: Any, sums: Any, bias_sum: Any,
+) -> None:  # fmt: skip
+    """`_backward` for a thread's blocks of points."""
+    sizes, widths, strides, layer_first, weight_first, bias_first = layout
+    num_layers = len(sizes) - 1
+    num_inputs, num_outputs = sizes[0], sizes[num_layers]
+    num_points = gradient.shape[0] // num_outputs
+    num_blocks = (num_points + ROWS - 1) // ROWS
+    size = ROWS * strides.max()
+    back, before, panels = _scratch(size), _scratch(size), _scratch(size)
+    cosines = _scratch(size if is_sine else 0)
+    sums[:] = 0
+    bias_sum[:] = 0
+    for b in range(part * num_blocks // num_parts, (part + 1) * num_blocks // num_parts):
+        layers = kept[b] if is_kept else kept[part]
+        first = b * ROWS
+        count = min(ROWS, num_points - first)
+        rows = (count + TILE_COLUMNS - 1) // TILE_COLUMNS * TILE_COLUMNS
+        below, below_first = x, first * num_inputs
+        is_whole = rows == count and widths[0] == num_inputs
+        if not is_whole:
+            _read_block(x, first, count, num_inputs, layers, rows, widths[0])
+            below, below_first = layers, 0
+        if not is_kept:
+            _run_layers(
+                num_activated, num_activated, is_sine, below, below_first, forth, biases,
+                layout, layers, panels, rows,
+            )  # fmt: skip
+        _read_block(gradient, first, count, num_outputs, back, rows, strides[num_layers])
+        if num_activated == num_layers:
+            last = layer_first[num_layers]
+            _through_last(back, layers[last : last + rows * strides[num_layers]], is_sine)
+        for k in range(num_layers - 1, -1, -1):
+            outputs, inputs, stride = widths[k + 1], widths[k], strides[k]
+            if is_biased:
+                _add_rows(back, rows, strides[k + 1], outputs, bias_sum[bias_first[k] :])
+            source, source_first = layers, layer_first[k]
+            if k == 0:
+                source, source_first = below, below_first
+            if k > 0 and is_sine:
+                _pack_sines(source, source_first, rows, stride, inputs, panels, cosines)
+                source, source_first = panels, 0
+            elif inputs != panel_width(inputs):  # else it is a panel
+                pack_panels(source[source_first:], 1, stride, inputs, rows, inputs, panels, 0)
+                source, source_first = panels, 0
+            add_product(
+                back, 0, 1, strides[k + 1], source, source_first, sums, weight_first[k],
+                inputs, inputs, outputs, rows, layers, 0,
+            )  # fmt: skip
+            if k > 0 and is_sine:
+                product_through_sine(
+                    back, 0, strides[k + 1], 1, back_weights, weight_first[k], before, 0,
+                    stride, inputs, rows, sizes[k + 1], cosines, 0,
+                )  # fmt: skip
+                back, before = before, back
+            elif k > 0:
+                product_through_relu(
+                    back, 0, strides[k + 1], 1, back_weights, weight_first[k], before, 0,
+                    stride, inputs, rows, sizes[k + 1], layers, layer_first[k],
+                )  # fmt: skip
+                back, before = before, back
+            elif needs_x:
+                target = x_gradient if is_whole else before
+                product(
+                    back, 0, strides[k + 1], 1, back_weights, weight_first[k], target,
+                    first * num_inputs if is_whole else 0, stride, inputs, rows, sizes[k + 1],
+                    layers, 0,
+                )  # fmt: skip
+                if not is_whole:
+                    _write_block(before, 0, inputs, x_gradient, first, count, num_inputs)
+
+
+@njit(parallel=True, cache=True, **OPTIONS)
 def _backward(
     gradient: Any, x: Any, forth: Any, back_weights: Any, biases: Any, layout: Any,
     num_activated: int, is_sine: bool, is_biased: bool, needs_x: bool, is_kept: bool, kept: Any,
     x_gradient: Any, weight_sums: Any, bias_sums: Any,
 ) -> None:  # fmt: skip
     """weight_sums (parts, all weights) and bias_sums (parts, all biases), of any content before."""
-    sizes, widths, strides, layer_first, weight_first, bias_first = layout
-    num_layers = len(sizes) - 1
-    num_inputs, num_outputs = sizes[0], sizes[num_layers]
-    num_points = gradient.shape[0] // num_outputs
-    num_blocks = (num_points + ROWS - 1) // ROWS
     num_parts = weight_sums.shape[0]
-    size = ROWS * strides.max()
     for part in prange(num_parts):
-        back, before, panels = _scratch(size), _scratch(size), _scratch(size)
-        cosines = _scratch(size if is_sine else 0)
-        sums, bias_sum = weight_sums[part], bias_sums[part]
-        sums[:] = 0
-        bias_sum[:] = 0
-        for b in range(part * num_blocks // num_parts, (part + 1) * num_blocks // num_parts):
-            layers = kept[b] if is_kept else kept[part]
-            first = b * ROWS
-            count = min(ROWS, num_points - first)
-            rows = (count + TILE_COLUMNS - 1) // TILE_COLUMNS * TILE_COLUMNS
-            below, below_first = x, first * num_inputs
-            is_whole = rows == count and widths[0] == num_inputs
-            if not is_whole:
-                _read_block(x, first, count, num_inputs, layers, rows, widths[0])
-                below, below_first = layers, 0
-            if not is_kept:
-                _run_layers(
-                    num_activated, num_activated, is_sine, below, below_first, forth, biases,
-                    layout, layers, panels, rows,
-                )  # fmt: skip
-            _read_block(gradient, first, count, num_outputs, back, rows, strides[num_layers])
-            if num_activated == num_layers:
-                last = layer_first[num_layers]
-                _through_last(back, layers[last : last + rows * strides[num_layers]], is_sine)
-            for k in range(num_layers - 1, -1, -1):
-                outputs, inputs, stride = widths[k + 1], widths[k], strides[k]
-                if is_biased:
-                    _add_rows(back, rows, strides[k + 1], outputs, bias_sum[bias_first[k] :])
-                source, source_first = layers, layer_first[k]
-                if k == 0:
-                    source, source_first = below, below_first
-                if k > 0 and is_sine:
-                    _pack_sines(source, source_first, rows, stride, inputs, panels, cosines)
-                    source, source_first = panels, 0
-                elif inputs != _panel_width(inputs):  # else it is a panel
-                    _pack_panels(source[source_first:], 1, stride, inputs, rows, inputs, panels, 0)
-                    source, source_first = panels, 0
-                _add_product(
-                    back, 0, 1, strides[k + 1], source, source_first, sums, weight_first[k],
-                    inputs, inputs, outputs, rows, layers, 0,
-                )  # fmt: skip
-                if k > 0 and is_sine:
-                    _product_through_sine(
-                        back, 0, strides[k + 1], 1, back_weights, weight_first[k], before, 0,
-                        stride, inputs, rows, sizes[k + 1], cosines, 0,
-                    )  # fmt: skip
-                    back, before = before, back
-                elif k > 0:
-                    _product_through_relu(
-                        back, 0, strides[k + 1], 1, back_weights, weight_first[k], before, 0,
-                        stride, inputs, rows, sizes[k + 1], layers, layer_first[k],
-                    )  # fmt: skip
-                    back, before = before, back
-                elif needs_x:
-                    target = x_gradient if is_whole else before
-                    _product(
-                        back, 0, strides[k + 1], 1, back_weights, weight_first[k], target,
-                        first * num_inputs if is_whole else 0, stride, inputs, rows, sizes[k + 1],
-                        layers, 0,
-                    )  # fmt: skip
-                    if not is_whole:
-                        _write_block(before, 0, inputs, x_gradient, first, count, num_inputs)
+        _backward_part(
+            np.int64(part), num_parts, gradient, x, forth, back_weights, biases, layout,
+            num_activated, is_sine, is_biased, needs_x, is_kept, kept, x_gradient,
+            weight_sums[part], bias_sums[part],
+        )  # fmt: skip
 
 
-@njit(cache=True, **_OPTIONS)
+@njit(cache=True, **OPTIONS)
 def _add_parts(sums: Any, first: int, width: int, out: Any) -> None:
     """out (rows, columns) = the sum over the parts of rows of `width` from `first` on."""
     for i in range(out.shape[0]):

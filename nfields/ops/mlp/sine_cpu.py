@@ -25,10 +25,12 @@ from nfields.ops.simd import bits_of_float, float_from_bits
 ROWS = 32
 _FAST = {"fastmath": {"contract", "nsz", "arcp"}, "error_model": "numpy"}
 _f32, _i32, _i16 = np.float32, np.int32, np.int16
-_INVERSE_PI = _f32(1 / np.pi)
 # pi as a sum of two floats, the first with few enough bits that q times it is exact.
-_PI_HIGH = _f32(3.140625)
-_PI_LOW = _f32(np.pi - 3.140625)
+PI_HIGH = 3.140625
+# Taylor polynomials in r^2, highest powers first: sin r = r + r^3 (..), cos r = 1 + r^2 (..).
+SINE = (-2.50521084e-8, 2.75573192e-6, -1.98412698e-4, 8.33333333e-3, -1.66666667e-1)
+COSINE = (2.08767570e-9, -2.75573192e-7, 2.48015873e-5, -1.38888889e-3, 4.16666667e-2, -0.5)
+_INVERSE_PI, _PI_HIGH, _PI_LOW = _f32(1 / np.pi), _f32(PI_HIGH), _f32(np.pi - PI_HIGH)
 
 
 def _read(value: Any) -> Any:
@@ -71,20 +73,20 @@ def _reduced(z: Any) -> Any:
 
 @njit(inline="always", **_FAST)
 def _sine(r: Any, s: Any) -> Any:
-    p = _f32(-2.50521084e-8) * s + _f32(2.75573192e-6)
-    p = p * s + _f32(-1.98412698e-4)
-    p = p * s + _f32(8.33333333e-3)
-    p = p * s + _f32(-1.66666667e-1)
+    p = _f32(SINE[0]) * s + _f32(SINE[1])
+    p = p * s + _f32(SINE[2])
+    p = p * s + _f32(SINE[3])
+    p = p * s + _f32(SINE[4])
     return r + r * (s * p)
 
 
 @njit(inline="always", **_FAST)
 def _cosine(s: Any) -> Any:
-    p = _f32(2.08767570e-9) * s + _f32(-2.75573192e-7)
-    p = p * s + _f32(2.48015873e-5)
-    p = p * s + _f32(-1.38888889e-3)
-    p = p * s + _f32(4.16666667e-2)
-    p = p * s + _f32(-0.5)
+    p = _f32(COSINE[0]) * s + _f32(COSINE[1])
+    p = p * s + _f32(COSINE[2])
+    p = p * s + _f32(COSINE[3])
+    p = p * s + _f32(COSINE[4])
+    p = p * s + _f32(COSINE[5])
     return _f32(1) + s * p
 
 

@@ -20,6 +20,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from nfields.jit import njit
+from nfields.ops.mlp.sine_cpu import COSINE, PI_HIGH, SINE
 from nfields.ops.simd import array_data
 from nfields.ops.tiles import TILE_COLUMNS
 
@@ -27,9 +28,6 @@ _INT32 = ir.IntType(32)
 _FUSED = ("contract",)
 _FAST: Any = {"fastmath": {"contract", "nsz", "arcp"}, "error_model": "numpy"}
 _ROUND = 1.5 * 2**23
-_PI_HIGH = 3.140625
-_SINE = (-2.50521084e-8, 2.75573192e-6, -1.98412698e-4, 8.33333333e-3, -1.66666667e-1)
-_COSINE = (2.08767570e-9, -2.75573192e-7, 2.48015873e-5, -1.38888889e-3, 4.16666667e-2, -0.5)
 
 
 @intrinsic(prefer_literal=True)
@@ -73,13 +71,13 @@ def _take_sines(
         rounded = fused(value, real(1 / math.pi), real(_ROUND))
         sign = builder.shl(builder.bitcast(rounded, whole), ir.Constant(whole, [31] * TILE_COLUMNS))
         q = builder.fsub(rounded, real(_ROUND))
-        r = fused(q, real(-_PI_HIGH), value)
-        r = fused(q, real(_PI_HIGH - math.pi), r)
+        r = fused(q, real(-PI_HIGH), value)
+        r = fused(q, real(PI_HIGH - math.pi), r)
         s = builder.fmul(r, r)
-        sine = fused(builder.fmul(series(_SINE, s), s), r, r)
+        sine = fused(builder.fmul(series(SINE, s), s), r, r)
         builder.store(signed(sine), place(3, 4), align=4)
         if has_cosines:
-            cosine = fused(series(_COSINE, s), s, real(1))
+            cosine = fused(series(COSINE, s), s, real(1))
             builder.store(signed(cosine), place(5, 6), align=4)
         return context.get_dummy_value()
 
