@@ -19,7 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import nfields.late_numbers
 import nfields.transfer
+from nfields.config import build
 from nfields.ops.backend import cuda_kernels, traced
+from nfields.optimizer import Adam
 
 
 class Waits(TorchDispatchMode):
@@ -77,6 +79,18 @@ class Waits(TorchDispatchMode):
         lines = [f for f in traceback.extract_stack() if "/nfields/" in f.filename]
         where = [f"{f.filename.rpartition('/nfields/')[2]}:{f.lineno}" for f in lines[-1:]]
         self.found.append(" at ".join([what, *where]))
+
+
+def on_meta(cfg: Any, data: Any = None) -> tuple[Any, Any, Adam, torch.Generator]:
+    """Task, model and optimiser of a configuration, prepared, then moved to the meta device."""
+    task = build(cfg.task, data=build(cfg.data) if data is None else data)
+    model = build(cfg.model, in_dim=task.in_dim, out_dim=task.out_dim)
+    generator = torch.Generator().manual_seed(0)
+    task.prepare(model, generator)
+    model.to("meta")
+    task.to("meta")
+    optimizer = Adam([*model.parameter_groups(), *task.parameter_groups()], (0.9, 0.99), 1e-15)
+    return task, model, optimizer, generator
 
 
 @contextmanager

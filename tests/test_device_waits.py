@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from nfields.config import build, compose
+from nfields.config import compose
 from nfields.distributed import Processes
 from nfields.ops.harmonics import harmonics
 from nfields.optimizer import Adam
 from nfields.running_mean import RunningMean
 from nfields.task.task import Task
-from tests.device_waits import counted_waits
+from tests.device_waits import counted_waits, on_meta
 from tests.distributed_worker import RUNS
 from tests.task.marble import photographs
 
@@ -79,14 +79,7 @@ def test_no_step_waits(task_name: str, model_name: str) -> None:
     words = [w for w in RUNS[task_name] if not w.startswith(("model", "trainer"))]
     words += endless + ["model.num_kernels=200"] * (model_name == "neurbf")
     cfg = compose([*words, f"model={model_name}"])
-    data = photographs(4) if endless else build(cfg.data)
-    task = build(cfg.task, data=data)
-    model = build(cfg.model, in_dim=task.in_dim, out_dim=task.out_dim)
-    generator = torch.Generator().manual_seed(0)
-    task.prepare(model, generator)
-    model.to("meta")
-    task.to("meta")
-    optimizer = Adam([*model.parameter_groups(), *task.parameter_groups()], (0.9, 0.99), 1e-15)
+    task, model, optimizer, generator = on_meta(cfg, photographs(4) if endless else None)
     steps = [0, 1]
     if task_name == "nerf":
         # Two updates of the occupancy grid: everywhere, and of some cells in turn.

@@ -10,15 +10,14 @@ from torch import Tensor, nn
 
 import nfields.loss_scale
 from nfields.checkpoint import read_tensors
-from nfields.config import build, compose
+from nfields.config import compose
 from nfields.errors import ConfigError
 from nfields.loss_scale import START, LossScale
 from nfields.ops.backend import matrix_products
 from nfields.ops.half_copy import kept_copy
-from nfields.optimizer import Adam
 from nfields.run_folder import RunFolder
 from nfields.trainer import Trainer, TrainingDiverged
-from tests.device_waits import counted_waits
+from tests.device_waits import counted_waits, on_meta
 from tests.distributed_worker import RUNS
 from tests.dummy import DummyField, DummyTask, make_trainer
 
@@ -135,13 +134,7 @@ def test_on_the_cpu_float16_is_refused() -> None:
 def test_no_step_in_float16_waits(task_name: str) -> None:
     words = [w for w in RUNS[task_name] if not w.startswith(("model", "trainer"))]
     cfg = compose([*words, "model=hashgrid"])
-    task = build(cfg.task, data=build(cfg.data))
-    model = build(cfg.model, in_dim=task.in_dim, out_dim=task.out_dim)
-    generator = torch.Generator().manual_seed(0)
-    task.prepare(model, generator)
-    model.to("meta")
-    task.to("meta")
-    optimizer = Adam([*model.parameter_groups(), *task.parameter_groups()], (0.9, 0.99), 1e-15)
+    task, model, optimizer, generator = on_meta(cfg)
     scale = LossScale(torch.device("meta"))
     with counted_waits() as found, matrix_products("fp16"):
         for _ in range(2):

@@ -15,14 +15,13 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 import nfields.optimizer
-from nfields.config import build, compose
+from nfields.config import compose
 from nfields.loss_scale import LossScale
 from nfields.ops.adam import adam
-from nfields.optimizer import Adam
 from nfields.step_graph import Results, StepGraph, refusal
 from nfields.task.nerf import NerfTask
 from nfields.training_state import TrainingState, optimizer_tensors
-from tests.device_waits import Waits, counted_waits
+from tests.device_waits import Waits, counted_waits, on_meta
 from tests.recorded_graph import place, tensors
 from tests.task.marble import photographs
 from tests.test_step_graph import MODEL, TASKS, write_shapes
@@ -88,13 +87,8 @@ def captures(
     words += ["model.num_levels=1"] * (name == "points" and model_name == "hashgrid")
     words += ["model.num_kernels=200"] * (model_name == "neurbf")
     cfg = compose([*words, f"model={model_name}"])
-    task = build(cfg.task, data=photographs(4) if name == "endless" else build(cfg.data))
-    model = build(cfg.model, in_dim=task.in_dim, out_dim=task.out_dim)
-    generator = torch.Generator().manual_seed(0)
-    task.prepare(model, generator)
-    model.to("meta")
-    task.to("meta")
-    optimizer = Adam([*model.parameter_groups(), *task.parameter_groups()], (0.9, 0.99), 1e-15)
+    data = photographs(4) if name == "endless" else None
+    task, model, optimizer, generator = on_meta(cfg, data)
     scale = LossScale(META)
     state = TrainingState(model, task, optimizer, None, generator, scale)
     mode, found = Calls(), list[list[Call]]()
