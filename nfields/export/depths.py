@@ -7,11 +7,10 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
-from rich.console import Console
 
 from nfields.data.pixel_file import axis_cosines
 from nfields.errors import ConfigError
-from nfields.export.export import Export
+from nfields.export.export import Export, say
 from nfields.export.picture import save_png
 from nfields.export.views import SeenView, cameras_of_run, see
 from nfields.render.cameras import Cameras
@@ -61,7 +60,7 @@ class DepthsExport(Export):
             clipped = save_depth_png(folder / "depth" / name, axial, unit)
             frames.append(frame_of(cameras, view.index, poses[view.index], name))
             if clipped:
-                Console(stderr=True, highlight=False, soft_wrap=True).print(
+                say(
                     f"note: {clipped:,} depths of {name} are beyond {_LARGEST * unit:g} units and "
                     "count as unknown"
                 )

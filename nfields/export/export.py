@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
+from rich.console import Console
 from torch import Tensor
 
 from nfields.errors import ConfigError
@@ -25,6 +26,11 @@ class Export(ABC):
     @abstractmethod
     def export(self, run: StoredRun) -> list[Path]:
         """Writes the files of a run and returns them. The data of the run has no images."""
+
+
+def say(text: str) -> None:
+    """Tells the user something beside the files, on the error stream."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text)
 
 
 class ExportInterrupted(Exception):

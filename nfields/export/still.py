@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from rich.console import Console
 
 from nfields.errors import ConfigError
-from nfields.export.export import Export, surface_of
+from nfields.export.export import Export, say, surface_of
 from nfields.export.film import draw
 from nfields.export.picture import depth_range, save_png
 from nfields.export.surface_studio import SurfaceStudio, transparent
@@ -55,7 +54,7 @@ class StillExport(Export):
         )
         studio = SurfaceStudio(surface, up=self.up)
         for note in studio.notes:
-            Console(stderr=True, highlight=False, soft_wrap=True).print(note)
+            say(note)
         cameras = studio.turntable(
             1, self.width, self.height, elevation_deg=self.elevation, azimuth_deg=self.azimuth
         )

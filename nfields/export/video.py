@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from nfields.checkpoint import checkpoint_in_use
 from nfields.errors import ConfigError
-from nfields.export.export import Export, ExportInterrupted, RendersViews, surface_of
+from nfields.export.export import Export, ExportInterrupted, RendersViews, say, surface_of
 from nfields.export.film import Channel, render_video
 from nfields.export.surface_studio import SurfaceStudio
 from nfields.render.cameras import Cameras
@@ -100,7 +99,7 @@ class VideoExport(Export):
                 )
             studio = SurfaceStudio(surface, up=self.up or "y")
             for note in studio.notes:
-                Console(stderr=True, highlight=False, soft_wrap=True).print(note)
+                say(note)
             path = studio.turntable(
                 self.num_frames or NUM_FRAMES, self.width, self.height,
                 elevation_deg=15 if self.elevation is None else self.elevation,
@@ -148,7 +147,7 @@ class VideoExport(Export):
             except ValueError as error:
                 raise ConfigError(str(error)) from error
         if strays(path, cameras[self.split]):
-            Console(stderr=True, highlight=False, soft_wrap=True).print(
+            say(
                 f"note: path={self.path} goes far from all photographs, where the scene is a "
                 "guess; path=interpolate stays with them"
             )
