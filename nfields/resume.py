@@ -22,6 +22,9 @@ from nfields.run_folder import RunFolder
 
 # What does not change which field is learned; runs that differ in nothing else continue each other.
 FREE_KEYS = {"trainer", "logger", "name", "run_dir", "resume", "eval_limit", "choices"}
+# Options of earlier versions that said how to train, not what is learned: a run that has them is
+# looked at as before, and goes on with what has taken their place.
+RETIRED = (("task", "exposure", "weight"), ("task", "poses", "weight"))
 
 
 def configure(overrides: Sequence[str]) -> tuple[DictConfig, RunFolder | None]:
@@ -60,7 +63,7 @@ def latest_unfinished(cfg: DictConfig) -> RunFolder | None:
 
 def continued(folder: RunFolder, parsed: Sequence[Override]) -> DictConfig:
     """The configuration in `folder`, under the values given; choices may only be repeated."""
-    stored = folder.config()
+    stored = without_retired(folder.config())
     try:
         cfg = OmegaConf.merge(OmegaConf.structured(TrainConfig), newer_options(stored), stored)
     except OmegaConfBaseException as error:
@@ -87,6 +90,17 @@ def continued(folder: RunFolder, parsed: Sequence[Override]) -> DictConfig:
     return checked(cfg, problems)
 
 
+def without_retired(stored: dict[str, Any]) -> dict[str, Any]:
+    """A run's configuration without options that no longer exist and do not matter to it."""
+    for *groups, key in RETIRED:
+        node: Any = stored
+        for group in groups:
+            node = node.get(group) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            node.pop(key, None)
+    return stored
+
+
 def newer_options(stored: dict[str, Any]) -> dict[str, Any]:
     """Options that came after a run was made, as our yaml files value them.
 
@@ -96,12 +110,19 @@ def newer_options(stored: dict[str, Any]) -> dict[str, Any]:
     newer: dict[str, Any] = {}
     for group, choice in stored.get("choices", {}).items():
         file = config_folder() / str(group) / f"{choice}.yaml"
-        node = stored.get(group)
-        if not isinstance(node, dict) or not file.is_file():
-            continue
-        ours: Any = OmegaConf.to_container(OmegaConf.load(file))
-        if ours.get("_target_") == node.get("_target_"):
-            newer[group] = {key: v for key, v in ours.items() if key not in ("defaults", *node)}
+        if group in stored and file.is_file():
+            newer[group] = _newer(OmegaConf.to_container(OmegaConf.load(file)), stored.get(group))
+    return newer
+
+
+def _newer(ours: Any, node: Any) -> dict[str, Any]:
+    """The options of ours that a node has not; of one object, and of those inside it."""
+    if not isinstance(node, dict) or ours.get("_target_") != node.get("_target_"):
+        return {}
+    newer = {key: value for key, value in ours.items() if key not in ("defaults", *node)}
+    for key in ours.keys() & node.keys():
+        if isinstance(ours[key], dict) and "_target_" in ours[key]:
+            newer[key] = _newer(ours[key], node[key])
     return newer
 
 

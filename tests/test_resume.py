@@ -73,6 +73,16 @@ def test_options_that_came_after_a_run_are_off_in_it(tmp_path):
     assert dict(cfg.task.sky) == expected | {"degree": 1} and cfg.task.cone == 0.5
 
 
+def test_options_inside_others_that_came_or_went_do_not_shut_a_run_out(tmp_path):
+    config: Any = OmegaConf.to_container(nfields.compose(["task=nerf", "task.poses.lr=0.007"]))
+    expected = dict(config["task"]["poses"])
+    del config["task"]["poses"]["pull"]
+    config["task"]["poses"]["weight"] = config["task"]["exposure"]["weight"] = 0.01
+    run = RunFolder.create(tmp_path / "run", config=config, overrides=[], data={})
+    cfg, _ = configure([f"resume={run.path}"])
+    assert OmegaConf.to_container(cfg.task.poses) == expected and "weight" not in cfg.task.exposure
+
+
 def test_a_folder_that_was_moved_can_be_resumed(probe):
     train([*probe, "run_dir=here"])
     shutil.move("here", "there")
