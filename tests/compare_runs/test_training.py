@@ -91,6 +91,7 @@ def test_a_rerun_skips_what_is_finished_and_goes_on_with_what_is_not(tmp_path):
     assert started == [f"resume={quoted(jobs[2].folder)}"]
 
 
+@pytest.mark.slow
 def test_a_failed_run_does_not_stop_the_others_but_ctrl_c_does(tmp_path):
     jobs = plan(WORDS, FREE, tmp_path)
     codes = iter([2, 0, 130])

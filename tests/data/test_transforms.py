@@ -171,6 +171,7 @@ def test_fox(shared_data: Path) -> None:
     assert bool(((pixels > 0) & (pixels < cameras.sizes)).all())
 
 
+@pytest.mark.slow
 def test_fox_rays_come_back_to_their_pixels(shared_data: Path) -> None:
     cameras = read(shared_data / "nerf" / "fox", downscale=4).cameras["test"]
     generator = torch.Generator().manual_seed(0)

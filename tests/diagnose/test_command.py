@@ -62,6 +62,7 @@ def test_unit_vectors_are_diagnosed_on_a_circle(tmp_path, few_points):
     assert stored["domain"] == "sphere" and stored["gradient"]["is_good"]
 
 
+@pytest.mark.slow
 def test_a_wrong_gradient_ends_with_exit_code_one(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gradient, "KERNEL_TOLERANCE", 0.0)
     with pytest.raises(SystemExit) as stopped:

@@ -184,6 +184,7 @@ def test_small_parts_are_dropped_on_request():
     assert without_small_parts(ball_mesh(), 1.0)[1].num == 0
 
 
+@pytest.mark.slow
 def test_stray_parts_are_dropped_and_said():
     """Balls of radius 0.025 beside one of 0.85: 0.09 % of its area each."""
 

@@ -53,6 +53,7 @@ def test_a_smooth_picture_is_learned(waves: Path, loss: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGBA", 4)])
+@pytest.mark.slow
 def test_grey_and_alpha_have_their_own_channels(mode: str, channels: int, tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     Image.new(mode, (20, 12), 90 if mode == "L" else (90, 60, 30, 128)).save(path)
