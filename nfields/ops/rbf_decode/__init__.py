@@ -18,7 +18,7 @@ Gradients: everything but offsets, first order by the kernel, second order throu
 A point whose incoming gradient is zero is skipped in the backward pass. n = 0 is allowed. On CUDA
 points behind the last offset belong to no group: output and gradients 0 (buffers of a fixed length,
 see march).
-Deterministic for any number of threads. Responses below exp(-87) are 0 (no denormals).
+Deterministic for any number of threads. Responses below exp(-60) are 0 (no denormals).
 """
 
 # pyright: reportCallIssue=false, reportArgumentType=false

@@ -21,7 +21,7 @@ shapes and frequencies get none: they are fixed. The derivative in x is that of 
 the normaliser too, while the neighbours stay the same (the paper's code stops it at the normaliser,
 which there concerned shapes alone); where the neighbours change, values jump a little. tent has the
 derivative 0 at its centre. n = 0 is allowed. Deterministic for any number of threads. Gaussian
-responses below exp(-87) are 0 (no denormals).
+responses below exp(-60) are 0 (no denormals).
 """
 
 # pyright: reportCallIssue=false, reportArgumentType=false

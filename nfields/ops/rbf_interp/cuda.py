@@ -140,8 +140,8 @@ def _response(
         sz = xz * x + yz * y + tl.load(shapes_ptr + 5) * z
     q = sx * x + sy * y + sz * z
     if KERNEL == "gaussian":
-        # exp(-87) is the last normal float32; denormals slow what follows. NaN stays.
-        phi = tl.where(q > 174.0, 0.0, tl.exp(-0.5 * q))
+        # Products with what is smaller would soon be denormal, and slow. NaN stays.
+        phi = tl.where(q > 120.0, 0.0, tl.exp(-0.5 * q))
         slope = -phi
     elif KERNEL == "ivq":
         phi = 1.0 / (1.0 + q)

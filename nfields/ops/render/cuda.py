@@ -93,7 +93,7 @@ def _values(
     )  # fmt: skip
     num_read = num_units
     if GAUSSIAN:
-        hidden = tl.where(hidden < 174.0, tl.exp(-0.5 * hidden), 0.0)  # as rbf_decode
+        hidden = tl.where(hidden < 120.0, tl.exp(-0.5 * hidden), 0.0)  # as rbf_decode
     else:
         hidden = tl.maximum(hidden + tl.load(biases_ptr + unit)[None, :], 0.0)
         for layer in range(1, num_layers):
