@@ -96,19 +96,20 @@ class MeshExport(Export):
         started = time.perf_counter()
         mesh, facts = self.mesh(surface)
         facts["seconds"] = time.perf_counter() - started
-        shown = to_user(mesh, surface)
+        truth, note = self._truth(run)
+        compared = None if truth is None else compare(mesh, surface, truth, self.num_points)
+        mesh = to_user(mesh, surface)
         report: dict[str, Any] = {
             "file": file.name,
             "run": str(run.folder.path.name),
             "step": run.step,
-            **describe(shown),
+            **describe(mesh),
             **facts,
         }
-        truth, note = self._truth(run)
-        if truth is not None:
-            report["truth"] = compare(mesh, surface, truth, self.num_points)
+        if compared is not None:
+            report["truth"] = compared
         report["notes"] = [*surface.notes, *facts["notes"], *note]
-        write_mesh(file, shown)
+        write_mesh(file, mesh)
         write_json(report_file, report)
         console = Console(highlight=False, soft_wrap=True, markup=False)
         for line in lines(report):
@@ -126,7 +127,8 @@ class MeshExport(Export):
                 chunk=self.chunk,
                 progress=lambda done, total: bar.update(job, completed=done, total=total),
             )
-        mesh, grid, notes = found.mesh, found.grid, []
+        mesh, grid, num_samples, notes = found.mesh, found.grid, found.num_samples, []
+        del found  # its mesh is as large as the one that takes its place
         options = {"difference": self.normal_step, "chunk": self.chunk}
         if self.min_component is None and self.level is None:
             mesh, dropped = without_strays(mesh, surface)
@@ -147,7 +149,7 @@ class MeshExport(Export):
         facts = {
             "cells": list(grid.num_cells),
             "cell_size": float(grid.spacing.max()) * _user_scale(surface),
-            "evaluations_to_find": found.num_samples,
+            "evaluations_to_find": num_samples,
             "num_dropped_components": dropped.num,
             "dropped_share_of_area": dropped.share,
             "notes": notes,

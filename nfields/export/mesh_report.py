@@ -4,6 +4,8 @@ from typing import Any
 
 import igl
 import numpy as np
+from jaxtyping import Float, Int
+from scipy.spatial import KDTree
 
 from nfields.data.true_surface import TrueSurface
 from nfields.render.surface import Surface
@@ -22,6 +24,8 @@ from nfields.surface_metrics import (
     protocol,
     surface_figures,
 )
+
+_ROUNDING = 1e-9  # more than that of float64 in the points of a mesh
 
 
 def describe(mesh: TriangleMesh) -> dict[str, Any]:
@@ -56,19 +60,45 @@ def compare(
     points, normals = draw_points(mesh, num_points, random)
     true_points, true_normals = truth.sample(num_points, random)
     distances, there = truth.nearest_normals(points)
-    squares, face, _ = igl.point_mesh_squared_distance(
-        true_points,
-        np.ascontiguousarray(mesh.vertices, np.float64),
-        np.ascontiguousarray(mesh.faces, np.int64),
-    )
+    distances_back, face = nearest_faces(mesh, true_points, points)
     p2g = Nearest(distances, (normals * there).sum(axis=1))
-    back = face_normals(mesh)[np.asarray(face)]
-    g2p = Nearest(np.sqrt(squares), (true_normals * back).sum(axis=1))
+    back = face_normals(TriangleMesh(mesh.vertices, mesh.faces[face]))
+    g2p = Nearest(distances_back, (true_normals * back).sum(axis=1))
     low, high = surface.bounds.double().cpu().numpy()
     anywhere = random.uniform(low, high, (num_points, 3))
     overlap = iou(surface.values_of(anywhere) < 0, truth.is_inside(anywhere))
     figures = {**surface_figures(p2g, g2p, diagonal(true_points)), "iou": overlap}
     return {**figures, "protocol": protocol(num_points, num_points)}
+
+
+def nearest_faces(
+    mesh: TriangleMesh,
+    places: Float[np.ndarray, "n 3"],
+    points: Float[np.ndarray, "m 3"],
+    faces_at_once: int = 1 << 19,
+) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """Distances from places to the mesh, and the triangles there; `points` are some of the mesh.
+
+    Slab by slab: a tree over millions of triangles takes a gigabyte. The points say how far the
+    mesh can be, and so which triangles a slab needs; the result is exact.
+    """
+    vertices = np.ascontiguousarray(mesh.vertices, np.float64)
+    axis = int(np.ptp(places, axis=0).argmax())
+    along = vertices[:, axis][mesh.faces.T]
+    low, high = along.min(axis=0), along.max(axis=0)
+    reach = KDTree(points).query(places, workers=-1)[0]
+    reach = (1 + _ROUNDING) * reach + _ROUNDING * np.ptp(vertices)
+    distances, faces = np.zeros(len(places)), np.zeros(len(places), np.int64)
+    order = np.argsort(places[:, axis])
+    for slab in np.array_split(order, -(-len(mesh.faces) // faces_at_once)):
+        first = (places[slab, axis] - reach[slab]).min()
+        last = (places[slab, axis] + reach[slab]).max()
+        needed = np.flatnonzero((high >= first) & (low <= last))
+        squares, face, _ = igl.point_mesh_squared_distance(
+            places[slab], vertices, np.ascontiguousarray(mesh.faces[needed], np.int64)
+        )
+        distances[slab], faces[slab] = np.sqrt(squares), needed[np.asarray(face)]
+    return distances, faces
 
 
 def lines(report: dict[str, Any]) -> list[str]:

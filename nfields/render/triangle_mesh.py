@@ -1,11 +1,14 @@
 """A triangle mesh, and what can be said of it by counting: is it closed, of how many parts."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+_FACES_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,12 @@ def part_areas(mesh: TriangleMesh) -> tuple[Int[np.ndarray, " f"], Float[np.ndar
 
 def face_areas(mesh: TriangleMesh) -> Float[np.ndarray, " f"]:
     """The area of each triangle."""
-    a, b, c = mesh.vertices[mesh.faces].astype(np.float64).transpose(1, 0, 2)
-    return np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
+    return np.concatenate([_twice_areas(part) for part in _parts(mesh)]) / 2
 
 
 def face_normals(mesh: TriangleMesh) -> Float[np.ndarray, "f 3"]:
     """The unit normal of each triangle; (0, 0, 0) where it has no area."""
-    a, b, c = mesh.vertices[mesh.faces].astype(np.float64).transpose(1, 0, 2)
+    a, b, c = _corners(mesh)
     cross = np.cross(b - a, c - a)
     twice = np.linalg.norm(cross, axis=1, keepdims=True)
     return cross / np.where(twice > 0, twice, 1)
@@ -94,10 +96,12 @@ def enclosed_volume(mesh: TriangleMesh) -> float:
     """
     if len(mesh.faces) == 0:
         return 0.0
-    # About a point of the mesh: far from the origin the sum would cancel.
-    corners = mesh.vertices[mesh.faces].astype(np.float64) - mesh.vertices[mesh.faces[0, 0]]
-    a, b, c = corners.transpose(1, 0, 2)
-    return float((a * np.cross(b, c)).sum() / 6)
+    middle = mesh.vertices[mesh.faces[0, 0]]  # far from the mesh the sum would cancel
+    total = 0.0
+    for part in _parts(mesh):
+        a, b, c = _corners(part) - middle
+        total += float((a * np.cross(b, c)).sum())
+    return total / 6
 
 
 def draw_points(
@@ -108,19 +112,18 @@ def draw_points(
     The number of points of every part of the surface is within one of its share: a stratified
     draw, whose figures are less noisy than those of an independent one.
     """
-    a, b, c = mesh.vertices[mesh.faces].astype(np.float64).transpose(1, 0, 2)
-    cross = np.cross(b - a, c - a)
-    twice = np.linalg.norm(cross, axis=1)
-    total = np.cumsum(twice)
-    if len(twice) == 0 or not total[-1] > 0:
+    total = np.cumsum(face_areas(mesh))
+    if len(total) == 0 or not total[-1] > 0:
         raise ValueError("a mesh without area has no points to draw")
     place = (np.arange(num) + generator.random(num)) / num * total[-1]
-    face = np.minimum(np.searchsorted(total, place, side="right"), len(twice) - 1)
+    face = np.minimum(np.searchsorted(total, place, side="right"), len(total) - 1)
+    drawn = TriangleMesh(mesh.vertices, mesh.faces[face])
+    a, b, c = _corners(drawn)
     u, v = generator.random((2, num, 1))
     # A square folded onto a triangle (Osada et al. 2002, section 4.1).
     root = np.sqrt(u)
-    points = (1 - root) * a[face] + root * (1 - v) * b[face] + root * v * c[face]
-    return points, cross[face] / twice[face, None]
+    points = (1 - root) * a + root * (1 - v) * b + root * v * c
+    return points, face_normals(drawn)
 
 
 def keep_faces(mesh: TriangleMesh, kept: np.ndarray) -> TriangleMesh:
@@ -139,8 +142,33 @@ def keep_faces(mesh: TriangleMesh, kept: np.ndarray) -> TriangleMesh:
 
 def _edges(faces: np.ndarray, num_vertices: int) -> tuple[np.ndarray, np.ndarray]:
     """Sorted keys of the undirected edges of all faces, and +1 or -1 for their directions."""
-    first = faces[:, [0, 1, 2]].ravel().astype(np.int64)
-    second = faces[:, [1, 2, 0]].ravel().astype(np.int64)
-    keys = np.minimum(first, second) * num_vertices + np.maximum(first, second)
-    order = np.argsort(keys, kind="stable")
-    return keys[order], np.where(first < second, 1, -1)[order].astype(np.int8)
+    keys = np.empty((3, len(faces)), np.int64)
+    for corner, key in enumerate(keys):
+        first, second = faces[:, corner], faces[:, (corner + 1) % 3]
+        np.minimum(first, second, out=key)
+        key *= num_vertices
+        key += np.maximum(first, second)
+        key *= 2
+        key += first < second  # the direction is the lowest bit, so that keys alone are sorted
+    keys = keys.reshape(-1)
+    keys.sort()
+    directions = (keys & 1).astype(np.int8)
+    directions *= 2
+    directions -= 1
+    keys >>= 1
+    return keys, directions
+
+
+def _corners(mesh: TriangleMesh) -> Float[np.ndarray, "3 f 3"]:
+    return mesh.vertices[mesh.faces.T].astype(np.float64, copy=False)
+
+
+def _twice_areas(mesh: TriangleMesh) -> Float[np.ndarray, " f"]:
+    a, b, c = _corners(mesh)
+    return np.linalg.norm(np.cross(b - a, c - a), axis=1)
+
+
+def _parts(mesh: TriangleMesh) -> Iterator[TriangleMesh]:
+    """The mesh with some of its faces at a time, at least once: millions take gigabytes at once."""
+    for first in range(0, max(len(mesh.faces), 1), _FACES_AT_ONCE):
+        yield TriangleMesh(mesh.vertices, mesh.faces[first : first + _FACES_AT_ONCE])

@@ -20,7 +20,7 @@ from nfields.export import command
 from nfields.export.command import main
 from nfields.export.mesh import MeshExport, to_user, with_fewer_faces
 from nfields.export.mesh_file import linear_from_srgb, write_mesh
-from nfields.export.mesh_report import compare
+from nfields.export.mesh_report import compare, nearest_faces
 from nfields.export.stray_parts import without_small_parts, without_strays
 from nfields.render.isosurface import extract_surface
 from nfields.render.small_bodies import cells_of_points
@@ -284,6 +284,27 @@ def test_figures_against_the_truth_have_no_floor():
     # Triangles as long as a cell, h = 2 / 96, on a ball of r = 0.5: h / (2 r) at their corners.
     assert found["normal_error_deg"] < np.degrees(2 / 96)
     assert found["protocol"]["chamfer"] == "mean(p2g) + mean(g2p)"
+
+
+def test_nearest_triangles_are_the_same_slab_by_slab():
+    mesh = ball_mesh()
+    places = np.random.default_rng(0).normal(size=(500, 3))
+    points = mesh.vertices[mesh.faces[::40]].mean(axis=1)
+    whole, _ = nearest_faces(mesh, places, points)
+    slabs, face = nearest_faces(mesh, places, points, faces_at_once=100)
+    assert np.allclose(whole, slabs, rtol=1e-12) and (whole > 0).all()
+    # The triangle that is named is that near: so far from its place is its nearest corner at most.
+    corners = np.linalg.norm(mesh.vertices[mesh.faces[face]] - places[:, None], axis=2)
+    assert (corners.min(axis=1) >= slabs - 1e-12).all()
+    assert (corners.min(axis=1) <= slabs + 0.1).all()  # an edge is at most that long
+
+
+def test_nearest_triangle_of_a_flat_mesh_across_the_slabs():
+    """All triangles have one height, and the points of the mesh are exactly below the places."""
+    flat = TriangleMesh(np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]), np.array([[0, 1, 2]]))
+    places = np.array([[0.2, 0.2, 1.0], [0.2, 0.2, 9.0]])
+    found = nearest_faces(flat, places, places * [1, 1, 0])
+    assert found[0].tolist() == [1, 9] and found[1].tolist() == [0, 0]
 
 
 def test_fitted_surface_is_compared_if_its_file_is_there(run):
