@@ -70,11 +70,30 @@ def reading(path: Path, read: Callable[[], Any]) -> Any:
         raise DataError(f"data.path={path} does not fit into memory; simplify it first") from error
     # Readers of broken files fail in every way there is.
     except Exception as error:
+        place = first_wrong_line(path) if path.suffix.lower() == ".obj" else None
         raise DataError(
             f"data.path={path} cannot be read as {path.suffix.lower().lstrip('.')} "
-            f"({type(error).__name__}: {error}); the file is damaged, or of another kind than its "
-            "suffix says"
+            f"({place or f'{type(error).__name__}: {error}'}); the file is damaged or cut off, or of "
+            "another kind than its suffix says"
         ) from error
+
+
+def first_wrong_line(path: Path) -> str | None:
+    """The first vertex of an obj file that is not three numbers or more, or None."""
+    with path.open(errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            kind, *values = line.split() or [""]
+            if kind == "v" and not (len(values) >= 3 and all(map(_is_number, values))):
+                return f"line {number:,} is no vertex: {line.strip()[:60]!r}"
+    return None
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def read_mesh(path: Path) -> StoredMesh:

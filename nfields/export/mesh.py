@@ -19,7 +19,7 @@ from nfields.export.comparison import progress_bar
 from nfields.export.export import Export, surface_task
 from nfields.export.mesh_file import SUFFIXES, write_mesh
 from nfields.export.mesh_report import compare, describe, lines
-from nfields.export.stray_parts import without_small_parts, without_strays
+from nfields.export.stray_parts import note_on_missing, without_small_parts, without_strays
 from nfields.model.field import Field
 from nfields.render.isosurface import extract_surface
 from nfields.render.surface import Surface
@@ -136,6 +136,8 @@ class MeshExport(Export):
         else:  # at another level bodies may be of any size
             mesh, dropped = without_small_parts(mesh, self.min_component or 0.0)
             notes += [f"small: {dropped} dropped (min_component)"] if dropped.num else []
+        if self.level is None:
+            notes += note_on_missing(mesh, surface)
         if self.sharp:
             mesh = sharpen(surface, mesh, grid, steps=self.newton_steps, **options)
         if self.max_faces is not None and self.max_faces < len(mesh.faces):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from nfields.render.small_bodies import num_missing
 from nfields.render.strays import are_stray
 from nfields.render.surface import Surface
 from nfields.render.triangle_mesh import TriangleMesh, keep_faces, part_areas
@@ -31,6 +32,18 @@ def without_strays(mesh: TriangleMesh, surface: Surface) -> tuple[TriangleMesh, 
     label, areas = part_areas(mesh)
     corners = mesh.vertices[mesh.faces[:, 0]]
     return _without(mesh, label, areas, are_stray(areas, corners, label, surface))
+
+
+def note_on_missing(mesh: TriangleMesh, surface: Surface) -> list[str]:
+    """A sentence, if the mesh, in our frame, has nothing where the data has small bodies."""
+    num = 0 if surface.small_bodies is None else num_missing(mesh.vertices, surface.small_bodies)
+    if num == 0:
+        return []
+    return [
+        f"missing: the mesh has nothing at {num:,} place{'s' * (num != 1)} where the data has small "
+        "bodies; they need a finer mesh (scripts/export.py what=mesh resolution=512), or longer "
+        "training"
+    ]
 
 
 def without_small_parts(mesh: TriangleMesh, share: float) -> tuple[TriangleMesh, Dropped]:

@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.ndimage import label
 
 from nfields.render.triangle_mesh import TriangleMesh, part_areas
 
@@ -21,12 +22,12 @@ Cells = Bool[np.ndarray, "32 32 32"]
 
 def cells_of_bodies(mesh: TriangleMesh) -> Cells:
     """The cells that the boxes of a mesh's small parts meet; the mesh is in our frame."""
-    label, areas = part_areas(mesh)
+    part_of, areas = part_areas(mesh)
     cells = np.zeros((_CELLS,) * 3, bool)
     corners = mesh.vertices[mesh.faces].reshape(-1, 3)
     low, high = np.full((2, len(areas), 3), [[[np.inf]], [[-np.inf]]])
-    np.minimum.at(low, label.repeat(3), corners)
-    np.maximum.at(high, label.repeat(3), corners)
+    np.minimum.at(low, part_of.repeat(3), corners)
+    np.maximum.at(high, part_of.repeat(3), corners)
     margin = _MARGIN * 2 / _CELLS
     for part in np.flatnonzero(areas < _SMALL * areas.max(initial=0.0)):
         first, last = _index(np.stack([low[part] - margin, high[part] + margin]))
@@ -44,6 +45,15 @@ def cells_of_points(points: Float[np.ndarray, "n 3"]) -> Cells:
 def are_within(points: Float[np.ndarray, "n 3"], cells: Cells) -> Bool[np.ndarray, " n"]:
     """Which points lie in one of the cells."""
     return cells[tuple(_index(points).T)]
+
+
+def num_missing(points: Float[np.ndarray, "n 3"], cells: Cells) -> int:
+    """How many connected groups of cells hold none of the points: bodies that a mesh has lost.
+
+    A body is not missed where another one reaches into its cells.
+    """
+    groups, num = label(cells, np.ones((3, 3, 3)))
+    return num - len(np.setdiff1d(groups[tuple(_index(points).T)], [0]))
 
 
 def to_text(cells: Cells) -> str:

@@ -8,7 +8,7 @@ from nfields.errors import DataError
 from nfields.export.mesh import to_user
 from nfields.export.mesh_file import write_mesh
 from nfields.export.mesh_report import compare, describe
-from nfields.export.stray_parts import without_strays
+from nfields.export.stray_parts import note_on_missing, without_strays
 from nfields.render.isosurface import extract_surface
 from nfields.render.surface import Surface
 
@@ -36,8 +36,10 @@ def measure_mesh(
     counts = describe(shown)
     measured: dict[str, Any] = {name: counts[name] for name in _COUNTS}
     how: dict[str, Any] = {"mesh": f"{MESH_NAME}, {resolution} cells a side of [-1, 1]^3"}
-    if dropped.num:
-        how["mesh_parts"] = dropped.note
+    notes = [dropped.note] if dropped.num else []
+    notes += note_on_missing(mesh, surface)
+    if notes:
+        how["mesh_parts"] = "; ".join(notes)
     if truth is not None:
         figures = compare(mesh, surface, truth, num_points)
         how |= figures.pop("protocol")

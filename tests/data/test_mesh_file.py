@@ -69,6 +69,7 @@ def test_bad_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (tmp_path, "is a folder"),
         (text(tmp_path / "a.xyzw", "1"), r"kind \.xyzw are not read"),
         (text(tmp_path / "empty.obj", ""), "is empty"),
+        (text(tmp_path / "cut.obj", "v 0 0 0\nv 1 0 0\nv 0 1"), "line 3 is no vertex: 'v 0 1'"),
         (text(tmp_path / "damaged.ply", "ply\nformat no\nend"), "cannot be read as ply"),
         (text(tmp_path / "random.glb", "not a glb file at all"), "cannot be read as glb"),
         (text(tmp_path / "points.obj", points), "no faces|no geometry"),

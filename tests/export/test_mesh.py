@@ -212,6 +212,10 @@ def test_stray_parts_are_dropped_and_said():
     assert parts_of(replace(surface, small_bodies=np.zeros_like(there))) == 1
     assert parts_of(replace(surface, is_distance=False)) == 3
     assert parts_of(strays(25)) == 26
+    # What the data has and the mesh has not is said: here one of two such places.
+    there |= cells_of_points(np.array([[0.9, -0.9, -0.9]]))
+    notes = exporter(resolution=96).mesh(replace(surface, small_bodies=there))[1]["notes"]
+    assert "nothing at 1 place where" in notes[-1] and len(notes) == 2
 
 
 def test_equal_bodies_are_no_strays(tmp_path):
