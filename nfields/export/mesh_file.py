@@ -72,7 +72,7 @@ def _ply(mesh: TriangleMesh) -> bytes:
     header += [f"property {word} {name}" for name, _, word, _ in columns]
     header += [f"element face {len(faces)}", "property list uchar int vertex_indices"]
     header += ["end_header", ""]
-    return b"".join(["\n".join(header).encode(), vertices.view(np.uint8), faces.view(np.uint8)])
+    return b"".join(["\n".join(header).encode(), vertices.data.cast("B"), faces.data.cast("B")])
 
 
 def _trimesh(mesh: TriangleMesh, colors: np.ndarray | None) -> trimesh.Trimesh:

@@ -40,9 +40,9 @@ def note_on_missing(mesh: TriangleMesh, surface: Surface) -> list[str]:
     if num == 0:
         return []
     return [
-        f"missing: the mesh has nothing at {num:,} place{'s' * (num != 1)} where the data has small "
-        "bodies; they need a finer mesh (scripts/export.py what=mesh resolution=512), or longer "
-        "training"
+        f"missing: nothing of the mesh is at {num:,} place{'s' * (num != 1)} where the data has "
+        "small bodies; they need a finer mesh (scripts/export.py what=mesh resolution=512), or "
+        "longer training"
     ]
 
 

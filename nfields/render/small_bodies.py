@@ -52,7 +52,8 @@ def num_missing(points: Float[np.ndarray, "n 3"], cells: Cells) -> int:
 
     A body is not missed where another one reaches into its cells.
     """
-    groups, num = label(cells, np.ones((3, 3, 3)))
+    groups: np.ndarray
+    groups, num = label(cells, np.ones((3, 3, 3)))  # pyright: ignore[reportGeneralTypeIssues]
     return num - len(np.setdiff1d(groups[tuple(_index(points).T)], [0]))
 
 

@@ -215,7 +215,7 @@ def test_stray_parts_are_dropped_and_said():
     # What the data has and the mesh has not is said: here one of two such places.
     there |= cells_of_points(np.array([[0.9, -0.9, -0.9]]))
     notes = exporter(resolution=96).mesh(replace(surface, small_bodies=there))[1]["notes"]
-    assert "nothing at 1 place where" in notes[-1] and len(notes) == 2
+    assert "is at 1 place where" in notes[-1] and len(notes) == 2
 
 
 def test_equal_bodies_are_no_strays(tmp_path):
