@@ -20,6 +20,7 @@ from nfields.data.image_folders import (
     scale_to,
 )
 from nfields.data.pixel_file import MaskFile
+from nfields.data.object_masks import MaskUse, use_masks
 from nfields.data.posed_images import PosedImages, check_downscale
 from nfields.data.posed_views import assemble, check_holdout, hold_out
 from nfields.data.scene_frame import FrameName, check_frame_options, fit_frame
@@ -62,6 +63,7 @@ def read_colmap(
     aabb_scale: int | None,
     scene_scale: float | int | None,
     near: float | int | None,
+    masks: MaskUse = "exclude",
 ) -> PosedImages:
     """The scene in a folder.
 
@@ -98,7 +100,7 @@ def read_colmap(
         f"COLMAP has no split: every {holdout}th view by name, from the first, is held out "
         f"({len(splits['test'])} of {len(views)})"
     )
-    return assemble(
+    data = assemble(
         splits,
         path=place,
         downscale=pictures.downscale,
@@ -109,6 +111,7 @@ def read_colmap(
         notes=[*notes, found.note],
         missing=missing,
     )
+    return use_masks(data, masks)
 
 
 def _model_folders(folder: Path) -> list[Path]:

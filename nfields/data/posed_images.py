@@ -5,7 +5,7 @@ import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -222,17 +222,25 @@ class PosedImages:
 
 
 def open_posed_images(
-    *, path: str | None, downscale: int, holdout: int, allow_outside: bool
+    *,
+    path: str | None,
+    downscale: int,
+    holdout: int,
+    allow_outside: bool,
+    masks: Literal["exclude", "object"] = "exclude",
 ) -> PosedImages:
     """The scene in a folder of any format nfields knows, or the generated scene for path=null.
 
     Asks every module of `nfields.data` that has `matches(path)` and `read(...)`. Options that only
     one format has (scene_scale, aabb_scale) need that format's own entry: data=blender, data=...
+    `masks`: nfields/data/object_masks.py.
     """
+    from nfields.data.object_masks import use_masks
+
     if path is None:
         from nfields.data import toy_scene
 
-        return toy_scene.read(downscale=downscale)
+        return use_masks(toy_scene.read(downscale=downscale), masks)
     check_downscale(downscale)
     folder = Path(path)
     readers = {
@@ -257,7 +265,8 @@ def open_posed_images(
     if not found:
         raise DataError(f"data.path={path} {describe(folder)}; {expected(readers)}")
     read: Callable[..., PosedImages] = readers[found[0]].read
-    return read(path=path, downscale=downscale, holdout=holdout, allow_outside=allow_outside)
+    data = read(path=path, downscale=downscale, holdout=holdout, allow_outside=allow_outside)
+    return use_masks(data, masks)
 
 
 def describe(path: Path) -> str:

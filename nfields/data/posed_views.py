@@ -191,9 +191,10 @@ def mask_notes(masks: dict[str, list[Tensor | None]]) -> list[str]:
     total = sum(mask.numel() for mask in found)
     left_out = total - sum(int(mask.count_nonzero()) for mask in found)
     num = sum(len(split) for split in masks.values())
+    hint = "; if masks cut out an object, data.masks=object makes the rest empty"
     return [
         f"{len(found)} of {num} pictures have a mask: {left_out / total:.1%} of their pixels are "
-        "neither trained on nor measured"
+        f"neither trained on nor measured{hint if 2 * left_out > total else ''}"
     ]
 
 

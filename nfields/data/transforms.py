@@ -21,6 +21,7 @@ from nfields.data.camera_file import (
     read_number,
     read_views,
 )
+from nfields.data.object_masks import MaskUse, use_masks
 from nfields.data.posed_images import PosedImages, SceneTransform, check_downscale
 from nfields.data.posed_views import assemble, cameras_of, check_holdout, hold_out
 from nfields.data.scene_frame import (
@@ -78,6 +79,7 @@ def read_transforms(
     aabb_scale: int | None,
     scene_scale: float | int | None,
     near: float | int | None,
+    masks: MaskUse = "exclude",
 ) -> PosedImages:
     """The scene of a transforms.json (the file or its folder).
 
@@ -120,7 +122,7 @@ def read_transforms(
             f"{file.name} has no split: every {holdout}th view by name, from the first, is held "
             f"out ({len(splits['test'])} of {len(views)})"
         )
-    return assemble(
+    data = assemble(
         splits,
         path=file,
         downscale=downscale,
@@ -131,6 +133,7 @@ def read_transforms(
         notes=notes,
         missing=missing,
     )
+    return use_masks(data, masks)
 
 
 def _look_at_something(views: list[View]) -> bool:
