@@ -22,6 +22,8 @@ from nfields.run_folder import RunFolder
 
 # What does not change which field is learned; runs that differ in nothing else continue each other.
 FREE_KEYS = {"trainer", "logger", "name", "run_dir", "resume", "eval_limit", "choices"}
+# Options that came later and are not by default as it was before them.
+AS_BEFORE = {("task", "samples_per_ray"): None}
 # Options of earlier versions that said how to train, not what is learned: a run that has them is
 # looked at as before, and goes on with what has taken their place.
 RETIRED = (("task", "exposure", "weight"), ("task", "poses", "weight"))
@@ -104,14 +106,19 @@ def without_retired(stored: dict[str, Any]) -> dict[str, Any]:
 def newer_options(stored: dict[str, Any]) -> dict[str, Any]:
     """Options that came after a run was made, as our yaml files value them.
 
-    What is new is off, or as it always was, by default; so a run of an earlier version goes on and
-    is looked at as before.
+    What is new is off, or as it always was, by default or in AS_BEFORE; so a run of an earlier
+    version goes on and is looked at as before.
     """
     newer: dict[str, Any] = {}
     for group, choice in stored.get("choices", {}).items():
         file = config_folder() / str(group) / f"{choice}.yaml"
         if group in stored and file.is_file():
             newer[group] = _newer(OmegaConf.to_container(OmegaConf.load(file)), stored.get(group))
+            newer[group] |= {
+                key: value
+                for (of, key), value in AS_BEFORE.items()
+                if of == group and key in newer[of]
+            }
     return newer
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import nfields
 from nfields.errors import ConfigError, DataError
-from nfields.resume import configure
+from nfields.resume import configure, newer_options
 from nfields.run import run_dir, train
 from nfields.run_folder import RunFolder
 from nfields.stored_run import load_run
@@ -224,3 +224,13 @@ def test_metrics_stand_in_the_folder(probe):
 def test_no_evaluation_if_none_is_wanted(probe):
     train([*probe, "run_dir=here", "eval_limit=0"])
     assert not (Path("here") / "evaluation").exists()
+
+
+def test_option_that_is_not_by_default_as_before_is_as_before_for_earlier_runs() -> None:
+    task: dict[str, Any] = {"_target_": "nfields.task.nerf.NerfTask", "max_rays": 100}
+    newer = newer_options({"choices": {"task": "nerf"}, "task": task})["task"]
+    assert newer["samples_per_ray"] is None and newer["grid_cells"] == 128
+    task["samples_per_ray"] = 4
+    assert (
+        "samples_per_ray" not in newer_options({"choices": {"task": "nerf"}, "task": task})["task"]
+    )

@@ -57,6 +57,7 @@ from nfields.task.nerf_space import (
     is_within_ball,
     log_stretch,
 )
+from nfields.task.nerf_steps import Steps
 from nfields.task.nerf_surface import density_surface, seen_level
 from nfields.task.nerf_view import Renderer, check_renderer, render_rays, render_view
 from nfields.task.task import StepResult, Task, measure
@@ -100,6 +101,7 @@ class NerfTask(Task):
         cone: float | int | None,
         max_samples_per_ray: int,
         samples_per_step: int,
+        samples_per_ray: float | int | None,
         max_rays: int,
         min_transmittance: float | int,
         huber_delta: float | int,
@@ -117,8 +119,10 @@ class NerfTask(Task):
             raise ConfigError(
                 "task.samples_per_step, max_rays, grid_every and max_samples_per_ray must be >= 1"
             )
-        if steps_per_unit <= 0 or huber_delta <= 0:
-            raise ConfigError("task.steps_per_unit and task.huber_delta must be above 0")
+        if min(steps_per_unit, huber_delta, samples_per_ray or 1) <= 0 or samples_per_ray == 0:
+            raise ConfigError(
+                "task.steps_per_unit, samples_per_ray and huber_delta must be above 0"
+            )
         check_renderer(renderer)
         check_marcher(marcher, space)
         check_space(space, cone, renderer, data)
@@ -132,10 +136,11 @@ class NerfTask(Task):
         self.train_background: Literal["random", "white", "black"] = train_background
         self.carve = visual_hull
         self.grid_every, self.grid_warmup = grid_every, grid_warmup
-        self.dt_min = 1 / steps_per_unit
-        self.cone = cone if cone is not None else (0.0 if data.aabb_scale <= 1 else 1 / 256)
-        self.dt_max = 2 * data.aabb_scale / grid_cells * 4
-        self.dt_max = max(self.dt_max, self.dt_min)
+        if cone is None:
+            cone = 0.0 if data.aabb_scale <= 1 else 1 / 256
+        dt_min = 1 / steps_per_unit
+        self.shortest = Steps(dt_min, max(dt_min, 8 * data.aabb_scale / grid_cells), cone)
+        self.samples_per_ray = samples_per_ray
         self.max_samples_per_ray, self.samples_per_step = max_samples_per_ray, samples_per_step
         self.max_rays, self.min_transmittance = max_rays, min_transmittance
         self.huber_delta, self.num_pictures = huber_delta, num_pictures
@@ -188,7 +193,8 @@ class NerfTask(Task):
             return
         self.grid.update(
             lambda points: (
-                self.dt_min * truncated_exp(self._log_value(model, self._grid_to_field(points)))
+                self.shortest.dt_min
+                * truncated_exp(self._log_value(model, self._grid_to_field(points)))
             ),
             generator,
             everywhere=step < self.grid_warmup,
@@ -261,6 +267,12 @@ class NerfTask(Task):
         # A number that 2, 4, 8 and 16 processes can share.
         self.num_rays.fill_(rays if rays < 16 else rays - rays % 16)
 
+    @property
+    def steps(self) -> Steps:
+        """The steps along rays now, of training and of what is rendered."""
+        num_samples = self.samples_per_step / int(self.num_rays)
+        return self.shortest.longer(num_samples, self.samples_per_ray)
+
     def _check_samples(self, num_samples: int, num_rays: int) -> None:
         if num_samples == 0 and num_rays >= self.max_rays:
             raise no_samples(self.data, num_rays)
@@ -324,7 +336,7 @@ class NerfTask(Task):
         distortion = None
         if wants_spread:
             distortion = spread(
-                density, samples, grows=self.cone > 0 or self.is_contracted,
+                density, samples, grows=self.shortest.cone > 0 or self.is_contracted,
                 min_transmittance=self.min_transmittance, backend=self.backend,
             )  # fmt: skip
         if hit is None:
@@ -353,10 +365,11 @@ class NerfTask(Task):
     ) -> tuple[Samples, Float[Tensor, "samples 3"]]:
         """Samples of rays of our frame in occupied cells, and where they are."""
         # Where samples lie is a constant: gradients of learned cameras go through their points.
+        steps = self.steps
         rays_and_grid = (origins.detach(), directions.detach(), self.grid.bits, jitter)
         common: Any = {
             "near": self.data.near,
-            "dt_min": self.dt_min,
+            "dt_min": steps.dt_min,
             "max_samples": self.max_samples_per_ray,
             "backend": self.backend,
         }
@@ -364,7 +377,7 @@ class NerfTask(Task):
             samples = march_contracted(*rays_and_grid, capacity=capacity, **common)
         else:
             samples = self.march_in_box(
-                *rays_and_grid, dt_max=self.dt_max, cone=self.cone, capacity=capacity, **common
+                *rays_and_grid, dt_max=steps.dt_max, cone=steps.cone, capacity=capacity, **common
             )
         return samples, sample_points(origins, directions, samples, backend=self.backend)
 

@@ -22,6 +22,7 @@ from nfields.render.harmonics import spherical_harmonics
 from nfields.render.occupancy import OccupancyGrid
 from nfields.task.nerf_background import BACKGROUNDS, Sky
 from nfields.task.nerf_batch import Rendering
+from nfields.task.nerf_steps import Steps
 
 Renderer = Literal["auto", "fused", "plain"]
 # Rays at once: enough for all threads, few enough that their harmonics take 4 MB.
@@ -46,12 +47,14 @@ class SeenField(Protocol):
     field_scale: Tensor
     sh_degree: int
     density_bias: float | int
-    dt_min: float
-    dt_max: float
-    cone: float | int
     max_samples_per_ray: int
     min_transmittance: float | int
     backend: str
+
+    @property
+    def steps(self) -> Steps:
+        """How far apart samples are."""
+        ...
 
     def render_plain(
         self,
@@ -165,9 +168,7 @@ def render_fused(
         half_size=float(task.field_scale),
         density_bias=task.density_bias,
         near=task.data.near,
-        dt_min=task.dt_min,
-        dt_max=task.dt_max,
-        cone=task.cone,
+        **task.steps._asdict(),
         max_samples=task.max_samples_per_ray,
         min_transmittance=task.min_transmittance,
     )
