@@ -66,7 +66,7 @@ def test_a_moved_run_measures_the_same(run, tmp_path):
 
 def test_missing_data_set_is_asked_for_by_its_option(tmp_path):
     options = {"_target_": "nfields.data.posed_images.open_posed_images", "path": "/no/such/chair"}
-    defaults = {"downscale": 1, "holdout": 8, "allow_outside": False}
+    defaults = {"downscale": 1, "holdout": 8, "allow_outside": False, "masks": "exclude"}
     run = make_run(tmp_path / "run", data=options | defaults)
     with pytest.raises(DataError, match=r"(?s)/no/such/chair.*where it is now: data.path=<folder>"):
         main([f"run={run}"])

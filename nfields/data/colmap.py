@@ -50,6 +50,7 @@ def read(*, path: str, downscale: int, holdout: int, allow_outside: bool) -> Pos
         aabb_scale=None,
         scene_scale=None,
         near=None,
+        masks="exclude",
     )
 
 
@@ -63,7 +64,7 @@ def read_colmap(
     aabb_scale: int | None,
     scene_scale: float | int | None,
     near: float | int | None,
-    masks: MaskUse = "exclude",
+    masks: MaskUse,
 ) -> PosedImages:
     """The scene in a folder.
 

@@ -227,7 +227,7 @@ def open_posed_images(
     downscale: int,
     holdout: int,
     allow_outside: bool,
-    masks: Literal["exclude", "object"] = "exclude",
+    masks: Literal["exclude", "object"],
 ) -> PosedImages:
     """The scene in a folder of any format nfields knows, or the generated scene for path=null.
 

@@ -66,6 +66,7 @@ def read(*, path: str, downscale: int, holdout: int, allow_outside: bool) -> Pos
         aabb_scale=None,
         scene_scale=None,
         near=None,
+        masks="exclude",
     )
 
 
@@ -79,7 +80,7 @@ def read_transforms(
     aabb_scale: int | None,
     scene_scale: float | int | None,
     near: float | int | None,
-    masks: MaskUse = "exclude",
+    masks: MaskUse,
 ) -> PosedImages:
     """The scene of a transforms.json (the file or its folder).
 

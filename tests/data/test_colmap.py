@@ -27,7 +27,7 @@ from tests.data.capture_folder import (
 def read(folder: Path, *, downscale: int = 1, allow_outside: bool = False) -> PosedImages:
     return read_colmap(
         path=str(folder), downscale=downscale, holdout=8, allow_outside=allow_outside,
-        frame="auto", aabb_scale=None, scene_scale=None, near=None,
+        frame="auto", aabb_scale=None, scene_scale=None, near=None, masks="exclude",
     )  # fmt: skip
 
 
@@ -241,6 +241,7 @@ def test_bad_options_are_refused(tmp_path: Path) -> None:
     usual = {
         "path": str(tmp_path), "downscale": 1, "holdout": 8, "allow_outside": False,
         "frame": "auto", "aabb_scale": None, "scene_scale": None, "near": None,
+        "masks": "exclude",
     }  # fmt: skip
     for key, value in (("aabb_scale", 3), ("scene_scale", -1.0), ("near", -0.5), ("holdout", 1)):
         with pytest.raises(ConfigError, match=rf"data\.{key}={value}"):

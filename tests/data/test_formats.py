@@ -60,7 +60,7 @@ def rays_of(data: PosedImages, pixels: np.ndarray) -> tuple[torch.Tensor, torch.
 def test_rays_are_those_of_the_capture(tmp_path: Path, writer: str) -> None:
     capture = around()
     WRITERS[writer](tmp_path, capture)
-    data = open_posed_images(path=str(tmp_path), downscale=1, holdout=8, allow_outside=False)
+    data = open_posed_images(path=str(tmp_path), downscale=1, holdout=8, allow_outside=False, masks="exclude")
     pixels = pixels_of()
     origins, directions = rays_of(data, pixels)
     places, expected = (torch.from_numpy(array) for array in expected_rays(capture, pixels))
@@ -76,7 +76,7 @@ def test_rays_of_forward_facing_scenes_are_those_of_the_capture(
     """In normalised device coordinates rays start at the near plane, on the same lines."""
     capture = in_front()
     WRITERS[writer](tmp_path, capture)
-    data = open_posed_images(path=str(tmp_path), downscale=1, holdout=8, allow_outside=False)
+    data = open_posed_images(path=str(tmp_path), downscale=1, holdout=8, allow_outside=False, masks="exclude")
     assert data.transform.homography is not None
     pixels = pixels_of()
     starts, directions = rays_of(data, pixels)
@@ -94,7 +94,7 @@ def test_rays_of_forward_facing_scenes_are_those_of_the_capture(
 def test_smaller_pictures_keep_the_rays(tmp_path: Path, writer: str) -> None:
     capture = around()
     WRITERS[writer](tmp_path, capture)
-    data = open_posed_images(path=str(tmp_path), downscale=5, holdout=8, allow_outside=False)
+    data = open_posed_images(path=str(tmp_path), downscale=5, holdout=8, allow_outside=False, masks="exclude")
     assert data.cameras["train"].size(0) == (WIDTH // 5, HEIGHT // 5)
     pixels = pixels_of()
     _, directions = rays_of(data, pixels / 5)
@@ -104,10 +104,10 @@ def test_smaller_pictures_keep_the_rays(tmp_path: Path, writer: str) -> None:
 
 def test_cards_keep_the_frame(tmp_path: Path) -> None:
     write_llff(tmp_path, in_front())
-    data = open_posed_images(path=str(tmp_path), downscale=1, holdout=8, allow_outside=False)
+    data = open_posed_images(path=str(tmp_path), downscale=1, holdout=8, allow_outside=False, masks="exclude")
     restored = PosedImages.from_card(data.card())
     assert restored.transform == data.transform
     assert restored.cameras["test"].to_dict() == data.cameras["test"].to_dict()
     write_colmap(tmp_path / "b", around())
-    data = open_posed_images(path=str(tmp_path / "b"), downscale=1, holdout=8, allow_outside=False)
+    data = open_posed_images(path=str(tmp_path / "b"), downscale=1, holdout=8, allow_outside=False, masks="exclude")
     assert PosedImages.from_card(data.card()).transform == data.transform

@@ -60,6 +60,7 @@ def test_circle_of_a_fisheye_stays_a_mask(tmp_path: Path) -> None:
     assert not alpha[1][circle[1]].any() and bool((alpha[2][circle[2]] == 255).all())
 
 
+@pytest.mark.slow
 def test_hull_leaves_what_masks_leave_out(tmp_path: Path) -> None:
     words = ["task=nerf", "model=rbfnet", f"data.path={masked(tmp_path)}"]
     cells = []

@@ -151,7 +151,7 @@ def open_scene(
         path=None if path is None else str(path),
         downscale=downscale,
         holdout=8,
-        allow_outside=allow_outside,
+        allow_outside=allow_outside, masks="exclude",
     )
 
 

@@ -36,6 +36,7 @@ def read(
         aabb_scale=aabb_scale,
         scene_scale=scene_scale,
         near=near,
+        masks="exclude",
     )
 
 

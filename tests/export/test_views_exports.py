@@ -50,7 +50,7 @@ def test_depths_are_a_data_set_that_reads_back_with_the_same_cameras(run: Path) 
     assert len(written["frames"]) == 5
     data = read_transforms(
         path=str(run / "depths"), downscale=1, holdout=2, allow_outside=False, frame="none",
-        aabb_scale=4, scene_scale=1.0, near=0.0,
+        aabb_scale=4, scene_scale=1.0, near=0.0, masks="exclude",
     )  # fmt: skip
     views = data.cameras["train"]
     offset = torch.tensor(data.transform.offset)

@@ -28,6 +28,7 @@ def test_samples_and_steps_that_follow_each_other_come_to_rest(wanted: float) ->
     assert num_samples == pytest.approx(at_rest, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_task_takes_longer_steps_while_its_rays_are_few() -> None:
     cfg = nfields.compose(["task=nerf", "model=rbfnet", "task.samples_per_step=4096"])
     task = build(cfg.task, data=build(cfg.data))
