@@ -12,9 +12,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from nfields.data.posed_images import PosedImages
+from nfields.data.posed_views import fisheye_circle
 from nfields.errors import DataError
-from nfields.render.cameras import view_rays
-from nfields.render.lenses import FISHEYE
 
 MaskUse = Literal["exclude", "object"]
 
@@ -30,7 +29,7 @@ def use_masks(data: PosedImages, masks: MaskUse) -> PosedImages:
     num_left_out = 0
     for split, images in data.images.items():
         for index, image in enumerate(images):
-            shown, mask = _shown(data, split, index), data.mask(split, index)
+            shown, mask = fisheye_circle(data.cameras[split], index), data.mask(split, index)
             inside = torch.ones(image.shape[:2], dtype=torch.bool) if mask is None else mask
             if shown is not None:
                 inside = inside | ~shown
@@ -47,16 +46,6 @@ def use_masks(data: PosedImages, masks: MaskUse) -> PosedImages:
     data.notes = [note for note in data.notes if "have a mask" not in note]
     data.notes.append("what masks leave out is empty: alpha 0 (data.masks=object)")
     return data
-
-
-def _shown(data: PosedImages, split: str, index: int) -> Tensor | None:
-    """The circle of a fisheye lens, None where the whole picture is shown."""
-    cameras = data.cameras[split]
-    if int(cameras.lens[index]) != FISHEYE:
-        return None
-    width, height = cameras.size(index)
-    shown = view_rays(cameras, index)[1][:, 0].isfinite().view(height, width)
-    return None if bool(shown.all()) else shown
 
 
 def _with_alpha(image: Tensor, inside: Tensor) -> UInt8[Tensor, "height width 4"]:

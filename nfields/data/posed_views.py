@@ -174,13 +174,19 @@ def hold_out(file: Path, views: Sequence[View], holdout: int) -> dict[str, list[
 def _mask(view: View, cameras: Cameras, index: int, downscale: int) -> Tensor | None:
     """Where the file of a mask, if there is one, and the circle of a fisheye leave pixels in."""
     mask = None if view.mask is None else view.mask.read(view.header, downscale)
-    if view.lens == FISHEYE:
-        width, height = cameras.size(index)
-        _, directions = view_rays(cameras, index)
-        shown = directions[:, 0].isfinite().view(height, width)
-        if not bool(shown.all()):
-            mask = shown if mask is None else mask & shown
-    return mask
+    shown = fisheye_circle(cameras, index)
+    if shown is None or mask is None:
+        return shown if mask is None else mask
+    return mask & shown
+
+
+def fisheye_circle(cameras: Cameras, index: int) -> Bool[Tensor, "height width"] | None:
+    """Which pixels a fisheye lens fills; None where it, or any other lens, fills the picture."""
+    if int(cameras.lens[index]) != FISHEYE:
+        return None
+    width, height = cameras.size(index)
+    shown = view_rays(cameras, index)[1][:, 0].isfinite().view(height, width)
+    return None if bool(shown.all()) else shown
 
 
 def mask_notes(masks: dict[str, list[Tensor | None]]) -> list[str]:

@@ -2,9 +2,8 @@
 
 A batch has a number of samples. Where nothing is known to be empty yet, as in photographs, they
 make a few hundred rays, which teach little; rays of long steps are many. As cells become empty,
-steps become as short as asked for. Pictures are
-rendered with the steps that the field last learned with, since a density that was never seen
-between samples is not settled there.
+steps become as short as asked for. Pictures are rendered with the steps that the field last learned
+with, since a density that was never seen between samples is not settled there.
 
     S         samples a ray now
     factor    of all steps: clamp((S / samples_per_ray)^0.8, 1, 8); 0.8 and not 1, or S and the
