@@ -89,7 +89,9 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nerf_head, "spherical_harmonics", harmonics)
     monkeypatch.setattr(nfields.task.nerf, "march", marched)
     monkeypatch.setattr(nfields.task.nerf, "sample_points", points)
+    # num_rays is the host's own on a GPU, and where it changes so do the shapes of a batch.
     monkeypatch.setattr(NerfTask, "_capacity", capacity)
+    monkeypatch.setattr(NerfTask, "steps", property(lambda task: task.shortest))
 
 
 def write_shapes(folder: Path) -> Path:

@@ -57,7 +57,7 @@ from nfields.task.nerf_space import (
     is_within_ball,
     log_stretch,
 )
-from nfields.task.nerf_steps import Steps
+from nfields.task.nerf_steps import Steps, factor_of, samples_at_rest
 from nfields.task.nerf_surface import density_surface, seen_level
 from nfields.task.nerf_view import Renderer, check_renderer, render_rays, render_view
 from nfields.task.task import StepResult, Task, measure
@@ -260,7 +260,9 @@ class NerfTask(Task):
             self._follow(int(num_samples), num_rays)
 
     def _follow(self, num_samples: int, num_rays: int) -> None:
-        wanted = num_rays * self.samples_per_step / max(num_samples, 1)
+        factor = factor_of(self.samples_per_step / num_rays, self.samples_per_ray)
+        have = max(num_samples, 1) / num_rays
+        wanted = self.samples_per_step / samples_at_rest(have, factor, self.samples_per_ray)
         rays = int(min(max(wanted, 64), 2 * num_rays, self.max_rays))
         if self.holds_shapes and _HELD[0] <= rays / int(self.num_rays) <= _HELD[1]:
             return

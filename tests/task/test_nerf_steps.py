@@ -6,7 +6,7 @@ import torch
 import nfields
 from nfields.config import build
 from nfields.errors import ConfigError
-from nfields.task.nerf_steps import Steps
+from nfields.task.nerf_steps import Steps, factor_of, samples_at_rest
 
 SHORTEST = Steps(dt_min=0.01, dt_max=0.05, cone=1 / 256)
 
@@ -18,14 +18,17 @@ def test_steps_grow_with_the_samples_within_bounds() -> None:
     assert SHORTEST.longer(1e6, 8) == pytest.approx((0.08, 0.08, 8 / 256))
 
 
-@pytest.mark.parametrize("wanted", [3.0, 140.0, 480.0])
-def test_samples_and_steps_that_follow_each_other_come_to_rest(wanted: float) -> None:
-    """Rays with `wanted` samples of the shortest steps: S = wanted / factor(S)."""
-    num_samples = 32.0
-    for _ in range(60):
-        num_samples = wanted * SHORTEST.dt_min / SHORTEST.longer(num_samples, 8).dt_min
-    at_rest = max((wanted * 8**0.8) ** (1 / 1.8), wanted / 8) if wanted > 8 else wanted
-    assert num_samples == pytest.approx(at_rest, rel=1e-4)
+@pytest.mark.parametrize("shortest", [3.0, 140.0, 480.0, 5000.0])
+@pytest.mark.parametrize("num_samples", [1.0, 32.0, 900.0])
+def test_samples_and_steps_come_to_rest_at_once(shortest: float, num_samples: float) -> None:
+    """Rays have `shortest` samples of the shortest steps, shortest / factor of longer ones."""
+    factor = factor_of(num_samples, 8)
+    rest = samples_at_rest(shortest / factor, factor, 8)
+    assert rest == pytest.approx(shortest / factor_of(rest, 8), rel=1e-6)
+
+
+def test_without_the_option_samples_stay_as_they_are() -> None:
+    assert factor_of(500.0, None) == 1 and samples_at_rest(500.0, 1.0, None) == 500
 
 
 @pytest.mark.slow
