@@ -19,9 +19,9 @@ from nfields.data.image_folders import (
     list_pictures,
     scale_to,
 )
+from nfields.data.object_masks import use_masks
 from nfields.data.pixel_file import MaskFile
-from nfields.data.object_masks import MaskUse, use_masks
-from nfields.data.posed_images import PosedImages, check_downscale
+from nfields.data.posed_images import MaskUse, PosedImages, check_downscale
 from nfields.data.posed_views import assemble, check_holdout, hold_out
 from nfields.data.scene_frame import FrameName, check_frame_options, fit_frame
 from nfields.errors import DataError

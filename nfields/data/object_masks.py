@@ -5,17 +5,13 @@ is all there is to know; of an object that was cut out it is half: behind such p
 nothing, and a field that is not told fills the space that no picture constrains.
 """
 
-from typing import Literal
-
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from nfields.data.posed_images import PosedImages
+from nfields.data.posed_images import MaskUse, PosedImages
 from nfields.data.posed_views import fisheye_circle
 from nfields.errors import DataError
-
-MaskUse = Literal["exclude", "object"]
 
 
 def use_masks(data: PosedImages, masks: MaskUse) -> PosedImages:

@@ -17,7 +17,7 @@ from nfields.data.pixel_table import PixelBatch, PixelTable
 from nfields.errors import ConfigError, DataError
 from nfields.render.cameras import Cameras, apply_homography
 
-
+MaskUse = Literal["exclude", "object"]  # nfields/data/object_masks.py
 IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
@@ -227,7 +227,7 @@ def open_posed_images(
     downscale: int,
     holdout: int,
     allow_outside: bool,
-    masks: Literal["exclude", "object"],
+    masks: MaskUse,
 ) -> PosedImages:
     """The scene in a folder of any format nfields knows, or the generated scene for path=null.
 

@@ -21,8 +21,8 @@ from nfields.data.camera_file import (
     read_number,
     read_views,
 )
-from nfields.data.object_masks import MaskUse, use_masks
-from nfields.data.posed_images import PosedImages, SceneTransform, check_downscale
+from nfields.data.object_masks import use_masks
+from nfields.data.posed_images import MaskUse, PosedImages, SceneTransform, check_downscale
 from nfields.data.posed_views import assemble, cameras_of, check_holdout, hold_out
 from nfields.data.scene_frame import (
     MAX_AABB_SCALE,

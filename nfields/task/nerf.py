@@ -119,10 +119,10 @@ class NerfTask(Task):
             raise ConfigError(
                 "task.samples_per_step, max_rays, grid_every and max_samples_per_ray must be >= 1"
             )
-        if min(steps_per_unit, huber_delta, samples_per_ray or 1) <= 0 or samples_per_ray == 0:
-            raise ConfigError(
-                "task.steps_per_unit, samples_per_ray and huber_delta must be above 0"
-            )
+        if steps_per_unit <= 0 or huber_delta <= 0:
+            raise ConfigError("task.steps_per_unit and task.huber_delta must be above 0")
+        if samples_per_ray is not None and samples_per_ray <= 0:
+            raise ConfigError(f"task.samples_per_ray={samples_per_ray} must be above 0, or null")
         check_renderer(renderer)
         check_marcher(marcher, space)
         check_space(space, cone, renderer, data)
