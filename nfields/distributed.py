@@ -9,6 +9,7 @@ the bit, and the checkpoint of one is that of all, for any number of processes.
 Process 0 alone writes files, logs and shows progress. Its clock decides for all when time is up.
 """
 
+import importlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -144,6 +145,10 @@ def joined() -> Iterator[Processes]:
     if size == 1 or processes().size > 1:
         yield processes()
         return
+    # Its functions take the group of the time of their import as a default. Imported later (every
+    # optimizer does so) they would keep the group and its threads beyond the end of Python, which
+    # then aborts now and then.
+    importlib.import_module("torch.distributed.nn.functional")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _together():
         dist.init_process_group(backend, timeout=_TIMEOUT)

@@ -3,10 +3,12 @@
 import json
 import os
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from nfields.distributed import Processes, joined
 from nfields.run import train
@@ -35,10 +37,12 @@ def words(name: str, folder: Path, *more: str) -> list[str]:
 def both(folder: Path) -> None:
     """Trains the two tasks; the picture in two parts, stopped and resumed."""
     with joined() as processes:
+        group = weakref.ref(dist.group.WORLD)
         results = {"nerf": train(words("nerf", folder))}
         train(words("image", folder, "trainer.max_steps=20"))
         results["image"] = train([f"resume={folder / 'image'}", "trainer.max_steps=50"])
         seen = processes.gather({"rank": processes.rank, "result": sorted(results["nerf"])})
+    assert group() is None, "threads of the group go on while Python ends"
     if processes.is_first:
         (folder / "seen.json").write_text(json.dumps(seen))
 
