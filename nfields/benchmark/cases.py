@@ -55,7 +55,7 @@ class Case:
 def cases(num_points: int) -> list[Case]:
     """All of them, for about so many points or samples."""
     makers = (
-        grid_case, _mlp, rbf_case, _interp, _harmonics, _composite, _distortion, _march,
+        grid_case, _mlp, rbf_case, _interp, _harmonics, composite_case, _distortion, _march,
         _march_contracted, _render, _adam,
     )  # fmt: skip
     return [make(num_points) for make in makers]
@@ -141,7 +141,7 @@ def _harmonics(n: int) -> Case:
     return Case("harmonics", [_random(n, 3)], function)
 
 
-def _composite(n: int) -> Case:
+def composite_case(n: int) -> Case:
     starts = torch.arange(n) % 32 / 16.0
 
     def function(tensors: list[Tensor], backend: str) -> list[Tensor]:

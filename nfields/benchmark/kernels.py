@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from nfields.benchmark.cases import grid_case, rbf_case
+from nfields.benchmark.cases import composite_case, grid_case, rbf_case
 from nfields.config import build, compose
 from nfields.config_check import raise_problems
 from nfields.key_values import option_problems, read_words
@@ -28,6 +28,7 @@ from nfields.ops.mlp import mlp
 from nfields.optimizer import Adam
 from nfields.run_folder import write_json
 
+SAMPLES = 32_768  # of a step of task=nerf
 TRAIN_SECONDS = 20.0  # before a view is rendered: of an untrained field all is fog
 
 
@@ -111,18 +112,35 @@ def mlp_rows(repeats: int) -> list[Row]:
 
 def rbf_rows(repeats: int) -> list[Row]:
     """rbf_decode: 24 features, 32 neurons, a readout of 4 values for each of 1,024 rays."""
-    case = rbf_case(32_768)
+    case = rbf_case(SAMPLES)
     return [
         interleave(
-            "rbf_decode forward + backward, 24 -> 32 -> 4 a ray, 32,768 points",
+            f"rbf_decode forward + backward, 24 -> 32 -> 4 a ray, {SAMPLES:,} points",
             "PyTorch reference", lambda: case.both("numba"), lambda: case.both("reference"),
             repeats,
         )
     ]  # fmt: skip
 
 
+def compile_rows(repeats: int) -> list[Row]:
+    """backend=compile against the reference: operations it compiles, and a step of task=nerf."""
+    rows = [
+        interleave(
+            f"{case.name}, {SAMPLES:,} samples, backend=compile", "PyTorch reference",
+            lambda case=case: case.both("compile"), lambda case=case: case.both("reference"),
+            repeats,
+        )
+        for case in (rbf_case(SAMPLES), composite_case(SAMPLES))
+    ]  # fmt: skip
+    return [*rows, _training_row([], "compile", repeats)]
+
+
 def training_rows(overrides: Sequence[str], repeats: int) -> list[Row]:
     """A whole training step of task=nerf model=rbfnet."""
+    return [_training_row(overrides, "numba", repeats)]
+
+
+def _training_row(overrides: Sequence[str], backend: str, repeats: int) -> Row:
     cfg = compose(["task=nerf", "model=rbfnet", *overrides])
     data = build(cfg.data)
 
@@ -132,12 +150,13 @@ def training_rows(overrides: Sequence[str], repeats: int) -> list[Row]:
         task = build(cfg.task, data=data)
         return _stepper(task, build(cfg.model, in_dim=task.in_dim, out_dim=task.out_dim), cfg)
 
-    ours, other = stepper("numba"), stepper("reference")
+    ours, other = stepper(backend), stepper("reference")
     for _ in range(30):
         ours()  # ray count and learning rates settle; the reference gets the same rays below
     for _ in range(3):
         other()
-    return [interleave("training step, task=nerf", "reference backends", ours, other, repeats)]
+    name = "training step, task=nerf" + (", backend=compile" if backend == "compile" else "")
+    return interleave(name, "reference backends", ours, other, repeats)
 
 
 def surface_rows(repeats: int) -> list[Row]:
@@ -246,6 +265,7 @@ PARTS = {
     "grid_encode": grid_rows,
     "mlp": mlp_rows,
     "rbf_decode": rbf_rows,
+    "compile": compile_rows,
     "pictures": picture_rows,
     "surfaces": surface_rows,
 }

@@ -90,7 +90,8 @@ def nearest_faces(
     reach = (1 + _ROUNDING) * reach + _ROUNDING * np.ptp(vertices)
     distances, faces = np.zeros(len(places)), np.zeros(len(places), np.int64)
     order = np.argsort(places[:, axis])
-    for slab in np.array_split(order, -(-len(mesh.faces) // faces_at_once)):
+    num_slabs = min(-(-len(mesh.faces) // faces_at_once), len(places))
+    for slab in np.array_split(order, num_slabs):
         first = (places[slab, axis] - reach[slab]).min()
         last = (places[slab, axis] + reach[slab]).max()
         needed = np.flatnonzero((high >= first) & (low <= last))

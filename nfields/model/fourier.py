@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from nfields.errors import ConfigError
 from nfields.model.field import Field, GroupReadout, Kernels, Samples
 from nfields.model.readout import hidden_layers, initialize_relu, network, parameters_of
+from nfields.ops.backend import Backend
 from nfields.optimizer import ParameterGroup
 
 MAX_OCTAVES = 24  # beyond, pi 2^k x has no correct digit left in float32
@@ -37,7 +38,7 @@ class Fourier(Field):
         width: int,
         num_layers: int,
         lr: float | int,
-        backend: Literal["auto", "reference", "numba", "triton", "tcnn"],
+        backend: Backend,
     ):
         super().__init__()
         if num_frequencies < 1 or (features == "axis" and num_frequencies > MAX_OCTAVES):

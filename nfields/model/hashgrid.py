@@ -13,6 +13,7 @@ from nfields.errors import ConfigError
 from nfields.model.field import Field, GroupReadout, Kernels, Samples
 from nfields.model.grid import GridEncoder
 from nfields.model.readout import hidden_layers, initialize_relu, network, parameters_of
+from nfields.ops.backend import Backend
 from nfields.ops.render import GridNetwork
 from nfields.optimizer import ParameterGroup
 
@@ -37,7 +38,7 @@ class HashGrid(Field):
         lr: float | int,
         network_lr: float | int,
         weight_decay: float | int,
-        backend: Literal["auto", "reference", "numba", "triton", "tcnn"],
+        backend: Backend,
     ):
         super().__init__()
         if feature_init <= 0 or weight_decay < 0:

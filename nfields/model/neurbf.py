@@ -17,7 +17,6 @@ Without num_kernels the model is made as large as a plain hash grid with the sam
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -42,6 +41,7 @@ from nfields.model.readout import (
     parameters_of,
     read_out,
 )
+from nfields.ops.backend import Backend
 from nfields.ops.grid_encode import GridLayout
 from nfields.ops.rbf_interp import Kernel, NeighborTree, build_tree, rbf_interp
 from nfields.optimizer import ParameterGroup
@@ -84,7 +84,7 @@ class NeuRBF(Field):
         lr: float | int,
         grid_lr: float | int,
         network_lr: float | int,
-        backend: Literal["auto", "reference", "numba", "triton", "tcnn"],
+        backend: Backend,
     ):
         super().__init__()
         if kernel == "tent" and shape == "full":
@@ -167,7 +167,7 @@ class NeuRBF(Field):
 
     def neighbors(self) -> NeighborTree | None:
         """The search structure of the centres as they are now; None if the backend has none."""
-        if self.backend == "reference":
+        if self.backend in ("reference", "compile"):
             return None
         tree = self._neighbors
         if tree is None or not tree.fits(self.centers, self.num_neighbors):

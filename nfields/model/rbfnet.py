@@ -30,6 +30,7 @@ from nfields.errors import ConfigError
 from nfields.model.field import Field, GroupReadout, Kernels, Samples
 from nfields.model.grid import GridEncoder, PeriodicGridEncoder
 from nfields.model.readout import parameters_of, read_out
+from nfields.ops.backend import Backend
 from nfields.ops.mlp import mlp
 from nfields.ops.rbf_decode import rbf_decode
 from nfields.ops.render import GridNetwork
@@ -67,7 +68,7 @@ class RBFNet(Field):
         lr: float | int,
         decoder_lr: float | int,
         width_lr: float | int,
-        backend: Literal["auto", "reference", "numba", "triton", "tcnn"],
+        backend: Backend,
     ):
         super().__init__()
         if not 1 <= num_neurons <= MAX_NEURONS:

@@ -29,6 +29,7 @@ from nfields.model.readout import (
     read_out,
 )
 from nfields.model.siren import sine_network
+from nfields.ops.backend import Backend
 from nfields.ops.harmonics import harmonics, num_harmonics
 from nfields.optimizer import ParameterGroup
 
@@ -52,7 +53,7 @@ class SphericalHarmonicsSiren(Field):
         hidden_frequency: float | int,
         lr: float | int,
         weight_decay: float | int,
-        backend: Literal["auto", "reference", "numba", "triton", "tcnn"],
+        backend: Backend,
     ):
         super().__init__()
         if not 0 <= degree <= MAX_DEGREE:

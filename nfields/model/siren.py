@@ -6,8 +6,6 @@ leaves noise (configs/model/siren.yaml and configs/model_task/siren_*.yaml say w
 All derivatives are smooth, so it suits losses on gradients.
 """
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from nfields.errors import ConfigError
 from nfields.model.field import Field, GroupReadout, Kernels, Samples
 from nfields.model.readout import hidden_layers, initialize_sine, network, parameters_of
+from nfields.ops.backend import Backend
 from nfields.optimizer import ParameterGroup
 
 
@@ -31,7 +30,7 @@ class Siren(Field):
         first_frequency: float | int,
         hidden_frequency: float | int,
         lr: float | int,
-        backend: Literal["auto", "reference", "numba", "triton", "tcnn"],
+        backend: Backend,
     ):
         super().__init__()
         if first_frequency <= 0 or hidden_frequency <= 0:

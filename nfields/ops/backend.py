@@ -4,6 +4,8 @@ Every operation offers `backend=`:
 
     auto       the compiled kernel of the tensors' device (Numba, Triton); the default
     reference  plain PyTorch, the definition; any device, any floating dtype
+    compile    the reference, through torch.compile where that pays (rbf_decode, composite); on
+               the CPU it needs a C++ compiler and is slower than auto
     numba      the CPU kernel, or an error if the tensors are elsewhere
     triton     the CUDA kernel, or an error if the tensors are elsewhere
     tcnn       tiny-cuda-nn for grid_encode and mlp (nfields/ops/tiny_cuda_nn.py), the CUDA kernel
@@ -18,12 +20,15 @@ inside `interpreted()`: that is how they are tested.
 
 import importlib
 import importlib.util
+import inspect
 import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -31,13 +36,15 @@ from torch._library.custom_ops import CustomOpDef
 
 from nfields.errors import ConfigError
 
-Backend = Literal["auto", "reference", "numba", "triton", "tcnn"]
+Backend = Literal["auto", "reference", "compile", "numba", "triton", "tcnn"]
+F = TypeVar("F", bound=Callable[..., Any])
 Precision = Literal["fp32", "bf16", "fp16"]
 
 # tl.dot on tensor cores in TF32 and bfloat16 begins with Ampere.
 MIN_CAPABILITY = (8, 0)
 
 _precision: ContextVar[Precision] = ContextVar("precision", default="fp32")
+_eager: ContextVar[bool] = ContextVar("eager", default=False)
 _cuda_kernels: dict[CustomOpDef, str] = {}
 _stand_in: str | None = None  # the device that plays the GPU
 
@@ -64,6 +71,10 @@ def uses_reference(backend: str, operation: str, tensor: Tensor) -> bool:
     """
     if backend == "reference":
         return True
+    if backend == "compile":
+        if tensor.device.type == "cpu":
+            _require_compiler()
+        return True
     if backend not in get_args(Backend):
         allowed = ", ".join(get_args(Backend))
         raise ConfigError(f"backend={backend!r} does not exist; choose one of {allowed}")
@@ -87,6 +98,38 @@ def uses_reference(backend: str, operation: str, tensor: Tensor) -> bool:
         f"{operation}: no compiled kernel for device {device}; set model.backend=reference (plain "
         "PyTorch, any device) or trainer.device=cpu"
     )
+
+
+def plain(function: F, backend: str) -> F:
+    """The reference of an operation that torch.compile makes faster, as `backend` has it."""
+    return _compiled(function) if backend == "compile" and not _eager.get() else function
+
+
+@contextmanager
+def second_derivatives() -> Iterator[None]:
+    """Inside, references are not compiled: torch.compile differentiates once only."""
+    token = _eager.set(True)
+    try:
+        yield
+    finally:
+        _eager.reset(token)
+
+
+@cache
+def _compiled(function: Any) -> Any:
+    return torch.compile(inspect.unwrap(function))  # checks of its types are not compiled
+
+
+@cache
+def _require_compiler() -> None:
+    """Raises ConfigError without the C++ compiler that torch.compile takes for the CPU."""
+    name = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(name) is None:
+        raise ConfigError(
+            f"backend=compile: torch.compile needs a C++ compiler on the CPU and {name} is not "
+            "found; install it, name another one (CXX=...), or use model.backend=auto (and "
+            "task.backend=auto), which needs none and is faster"
+        )
 
 
 def uses_triton(tensor: Tensor) -> bool:

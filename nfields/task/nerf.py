@@ -110,7 +110,7 @@ class NerfTask(Task):
         num_pictures: int,
         renderer: Renderer,
         marcher: Literal["native", "nerfacc"],
-        backend: Literal["auto", "reference", "numba", "triton"],
+        backend: Literal["auto", "reference", "compile", "numba", "triton"],
     ):
         super().__init__()
         if background not in BACKGROUNDS:
@@ -281,7 +281,7 @@ class NerfTask(Task):
 
     def _capacity(self, origins: Float[Tensor, "n 3"]) -> int | None:
         """Room for the samples of a batch, or of this process's part of it; only for kernels."""
-        if self.backend == "reference" or not uses_triton(origins):
+        if self.backend in ("reference", "compile") or not uses_triton(origins):
             return None
         return math.ceil(_ROOM * self.samples_per_step * len(origins) / int(self.num_rays))
 

@@ -20,11 +20,14 @@ derivatives of the model.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
+
+from nfields.ops.backend import second_derivatives
 
 Distance = Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]]
 
@@ -47,7 +50,8 @@ def with_gradient(
     """Values and gradients in x; differentiable in the parameters if `create_graph`."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        values = distance(x)
+        with second_derivatives() if create_graph else nullcontext():
+            values = distance(x)
         (gradient,) = torch.autograd.grad(values.sum(), x, create_graph=create_graph)
     return values if create_graph else values.detach(), gradient
 

@@ -301,6 +301,8 @@ def test_nearest_triangles_are_the_same_slab_by_slab():
     corners = np.linalg.norm(mesh.vertices[mesh.faces[face]] - places[:, None], axis=2)
     assert (corners.min(axis=1) >= slabs - 1e-12).all()
     assert (corners.min(axis=1) <= slabs + 0.1).all()  # an edge is at most that long
+    few, _ = nearest_faces(mesh, places[:2], points, faces_at_once=100)  # more slabs than places
+    assert np.allclose(few, whole[:2], rtol=1e-12)
 
 
 def test_nearest_triangle_of_a_flat_mesh_across_the_slabs():

@@ -19,7 +19,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nfields.ops.backend import implement_on_cuda, require_same_dtype, uses_reference
+from nfields.ops.backend import (
+    implement_on_cuda,
+    plain,
+    require_same_dtype,
+    uses_reference,
+)
 from nfields.ops.composite import cpu
 from nfields.ops.composite.reference import composite_reference
 from nfields.ops.gradient import reference_gradients
@@ -37,7 +42,9 @@ def composite(
 ) -> tuple[Float[Tensor, "n channels"], Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Colour, opacity and depth of every ray; see the module's contract."""
     if uses_reference(backend, "composite", density):
-        return composite_reference(density, color, t_starts, t_ends, offsets, min_transmittance)
+        return plain(composite_reference, backend)(
+            density, color, t_starts, t_ends, offsets, min_transmittance
+        )
     require_same_dtype("composite", density=density, color=color, t_starts=t_starts, t_ends=t_ends)
     return _composite(density, color, t_starts, t_ends, offsets, min_transmittance)
 

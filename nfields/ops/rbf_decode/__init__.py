@@ -28,7 +28,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nfields.ops.backend import implement_on_cuda, require_same_dtype, uses_reference
+from nfields.ops.backend import (
+    implement_on_cuda,
+    plain,
+    require_same_dtype,
+    uses_reference,
+)
 from nfields.ops.gradient import reference_gradients
 from nfields.ops.rbf_decode import cpu
 from nfields.ops.rbf_decode.reference import rbf_decode_reference
@@ -63,7 +68,9 @@ def rbf_decode(
             f"{tuple(offsets.shape)}"
         )
     if uses_reference(backend, "rbf_decode", features):
-        return rbf_decode_reference(features, centers, inv_widths, weight, bias, offsets)
+        return plain(rbf_decode_reference, backend)(
+            features, centers, inv_widths, weight, bias, offsets
+        )
     require_same_dtype(
         "rbf_decode",
         features=features,
