@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from nfields.config import compose
 from nfields.errors import ConfigError, DataError
 from nfields.ops.march.reference import unpack_bits
 from nfields.render.occupancy import OccupancyGrid
@@ -50,6 +51,25 @@ def test_every_cell_has_its_turn_within_four_updates() -> None:
     for _ in range(4):
         occupancy.update(look, generator, everywhere=False)
     assert bool(seen.all())
+
+
+def test_things_thinner_than_a_cell_stay() -> None:
+    """Slabs that fill a fifth of their cells, by task=nerf's own options."""
+    options = compose(["task=nerf"]).task
+    occupancy = OccupancyGrid(
+        cascades=1, cells=32, decay=options.grid_decay, threshold=options.grid_threshold
+    )
+
+    def slabs(points: Tensor) -> Tensor:
+        return (((points[:, 0] + 1) * 4) % 1 < 0.05).float()  # a cell in four, along x
+
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(16):
+        occupancy.update(slabs, generator, everywhere=True)
+    for _ in range(100):
+        occupancy.update(slabs, generator, everywhere=False)
+    occupied = unpack_bits(occupancy.bits)[0].float().mean(dim=(0, 1))
+    assert occupied[::4].min() > 0.97 and occupied[1::4].max() == 0
 
 
 def test_what_became_empty_is_forgotten() -> None:
