@@ -41,7 +41,7 @@ from nfields.model.readout import (
     parameters_of,
     read_out,
 )
-from nfields.ops.backend import Backend
+from nfields.ops.backend import REFERENCES, Backend
 from nfields.ops.grid_encode import GridLayout
 from nfields.ops.rbf_interp import Kernel, NeighborTree, build_tree, rbf_interp
 from nfields.optimizer import ParameterGroup
@@ -167,7 +167,7 @@ class NeuRBF(Field):
 
     def neighbors(self) -> NeighborTree | None:
         """The search structure of the centres as they are now; None if the backend has none."""
-        if self.backend in ("reference", "compile"):
+        if self.backend in REFERENCES:
             return None
         tree = self._neighbors
         if tree is None or not tree.fits(self.centers, self.num_neighbors):

@@ -38,6 +38,7 @@ from nfields.errors import ConfigError
 
 Backend = Literal["auto", "reference", "compile", "numba", "triton", "tcnn"]
 F = TypeVar("F", bound=Callable[..., Any])
+REFERENCES: tuple[Backend, ...] = ("reference", "compile")  # that run no kernel of ours
 Precision = Literal["fp32", "bf16", "fp16"]
 
 # tl.dot on tensor cores in TF32 and bfloat16 begins with Ampere.

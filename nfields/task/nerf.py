@@ -31,7 +31,7 @@ from nfields.errors import ConfigError
 from nfields.late_numbers import LateNumbers
 from nfields.model.field import Field, GroupReadout
 from nfields.model.field import Samples as FieldSamples
-from nfields.ops.backend import uses_triton
+from nfields.ops.backend import REFERENCES, uses_triton
 from nfields.ops.composite import composite
 from nfields.ops.march import Samples, march, num_cascades, sample_points
 from nfields.ops.march.by_nerfacc import march_by_nerfacc
@@ -281,7 +281,7 @@ class NerfTask(Task):
 
     def _capacity(self, origins: Float[Tensor, "n 3"]) -> int | None:
         """Room for the samples of a batch, or of this process's part of it; only for kernels."""
-        if self.backend in ("reference", "compile") or not uses_triton(origins):
+        if self.backend in REFERENCES or not uses_triton(origins):
             return None
         return math.ceil(_ROOM * self.samples_per_step * len(origins) / int(self.num_rays))
 
