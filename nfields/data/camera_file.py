@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nfields.data.image_reader import ImageHeader, read_header
-from nfields.data.pixel_file import DepthFile, MaskFile
+from nfields.data.pixel_file import DepthFile, MaskFile, PointDepths
 from nfields.errors import DataError
 from nfields.render.lenses import EQUIRECTANGULAR, FISHEYE, PERSPECTIVE
 
@@ -37,7 +37,7 @@ class View:
     distortion: tuple[float, ...]
     lens: int = PERSPECTIVE
     mask: MaskFile | None = None
-    depth: DepthFile | None = None
+    depth: DepthFile | PointDepths | None = None
 
 
 def read_json(path: Path) -> dict[str, Any]:

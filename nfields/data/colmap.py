@@ -20,7 +20,7 @@ from nfields.data.image_folders import (
     scale_to,
 )
 from nfields.data.object_masks import use_masks
-from nfields.data.pixel_file import MaskFile
+from nfields.data.pixel_file import MaskFile, PointDepths
 from nfields.data.posed_images import MaskUse, PosedImages, check_downscale
 from nfields.data.posed_views import assemble, check_holdout, hold_out
 from nfields.data.scene_frame import FrameName, check_frame_options, fit_frame
@@ -145,19 +145,24 @@ def _views(
             continue
         camera = model.cameras[image.camera_id]
         header, (sx, sy) = scale_to(file, camera.width, camera.height, pictures.factor)
+        pose = camera_to_world(image)
+        points, pixels = model.seen_by(image)
         views.append(
             View(
                 name=image.name,
                 header=header,
-                camera_to_world=camera_to_world(image),
+                camera_to_world=pose,
                 focal=(camera.focal[0] * sx, camera.focal[1] * sy),
                 center=(camera.center[0] * sx, camera.center[1] * sy),
                 distortion=camera.distortion,
                 lens=camera.lens,
                 mask=_mask(folder, image.name, pictures),
+                depth=PointDepths(pixels * [sx, sy], np.linalg.norm(points - pose[:, 3], axis=1))
+                if len(points)
+                else None,
             )
         )
-        observed.append(model.seen_by(image))
+        observed.append(points)
     if not views:
         raise DataError(
             f"{place}: none of its {len(missing)} images is in {pictures.path} (first: "

@@ -50,13 +50,14 @@ class ColmapCamera:
 
 @dataclass(frozen=True)
 class ColmapImage:
-    """A registered picture: pose world to camera (OpenCV axes), camera, numbers of its points."""
+    """A registered picture: pose world to camera (OpenCV axes), camera, the points it sees."""
 
     name: str
     quaternion: tuple[float, ...]  # w x y z
     translation: tuple[float, ...]
     camera_id: int
     point_ids: Int[np.ndarray, " points"]
+    pixels: Float[np.ndarray, "points 2"]  # where it sees them, x y, as our pixel positions
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,18 @@ class ColmapModel:
     point_ids: Int[np.ndarray, " n"]
     points: Float[np.ndarray, "n 3"]
 
-    def seen_by(self, image: ColmapImage) -> Float[np.ndarray, "seen 3"]:
-        """The points of an image; numbers that the model does not have are passed over."""
+    def seen_by(
+        self, image: ColmapImage
+    ) -> tuple[Float[np.ndarray, "seen 3"], Float[np.ndarray, "seen 2"]]:
+        """The points of an image and the pixels it sees them at; numbers of points that the model
+        does not have are passed over.
+        """
         if len(self.point_ids) == 0 or len(image.point_ids) == 0:
-            return np.zeros((0, 3))
+            return np.zeros((0, 3)), np.zeros((0, 2))
         index = np.searchsorted(self.point_ids, image.point_ids)
         index = index.clip(max=len(self.point_ids) - 1)
-        return self.points[index[self.point_ids[index] == image.point_ids]]
+        is_known = self.point_ids[index] == image.point_ids
+        return self.points[index[is_known]], image.pixels[is_known]
 
 
 def suffix_of(folder: Path) -> str | None:
@@ -223,9 +229,9 @@ def _read_image(file: _Binary) -> ColmapImage:
     points = np.frombuffer(
         file.take(24 * num), dtype=[("x", "<f8"), ("y", "<f8"), ("id", "<i8")]
     )
-    ids = points["id"][points["id"] >= 0].astype(np.int64)
+    pixels = np.stack([points["x"], points["y"]], axis=1)
     text = name.decode("utf-8", errors="replace")
-    return _make_image(text, tuple(pose), camera_id, ids, str(file.path))
+    return _make_image(text, tuple(pose), camera_id, points["id"], pixels, str(file.path))
 
 
 def _read_point(file: _Binary) -> tuple[int, tuple[float, float, float]]:
@@ -235,8 +241,14 @@ def _read_point(file: _Binary) -> tuple[int, tuple[float, float, float]]:
 
 
 def _make_image(
-    name: str, pose: tuple[float, ...], camera_id: int, ids: np.ndarray, where: str
+    name: str,
+    pose: tuple[float, ...],
+    camera_id: int,
+    ids: np.ndarray,
+    pixels: np.ndarray,
+    where: str,
 ) -> ColmapImage:
+    """An image; ids below 0 are pixels without a point."""
     quaternion, translation = pose[:4], pose[4:]
     length = float(np.linalg.norm(quaternion))
     if not np.isfinite(pose).all() or not 0.9 < length < 1.1:
@@ -245,7 +257,9 @@ def _make_image(
             "quaternion and finite numbers are wanted. Export the model again."
         )
     unit = tuple(value / length for value in quaternion)
-    return ColmapImage(name, unit, translation, camera_id, ids)
+    has_point = (ids >= 0) & np.isfinite(pixels).all(axis=1)
+    ids = ids[has_point].astype(np.int64)
+    return ColmapImage(name, unit, translation, camera_id, ids, pixels[has_point])
 
 
 def _place(values: tuple[float, float, float], where: str) -> tuple[float, float, float]:
@@ -292,13 +306,15 @@ def _text_images(path: Path) -> list[ColmapImage]:
         try:
             pose = tuple(float(word) for word in words[1:8])
             camera_id, name = int(words[8]), words[9]
-            ids = np.array(observations.split()[2::3], dtype=np.float64).astype(np.int64)
+            observed = np.array(observations.split(), dtype=np.float64).reshape(-1, 3)
         except (ValueError, IndexError) as error:
             raise DataError(
                 f"{where}: {line[:60]!r} must be IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, "
                 "and the line below X Y POINT3D_ID ..."
             ) from error
-        images.append(_make_image(name, pose, camera_id, ids[ids >= 0], where))
+        images.append(
+            _make_image(name, pose, camera_id, observed[:, 2], observed[:, :2], where)
+        )
     return images
 
 

@@ -1,4 +1,4 @@
-"""Files with a value for every pixel of a picture: masks and depth maps."""
+"""What is known of the pixels of a picture besides their colours: masks and depths."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +66,39 @@ class DepthFile:
         depth = torch.from_numpy(_blocks(values, downscale)[:, middle, :, middle].astype(np.float32))
         depth = torch.where(depth.isfinite() & (depth > 0), depth * (self.unit * scale), torch.nan)
         return depth / axis_cosines(cameras, view)
+
+
+@dataclass(frozen=True)
+class PointDepths:
+    """The distances, in the user's units, of points from the centre of a camera, and the pixels of
+    its picture (x y, n of each) that show them: depths of few pixels, as COLMAP's points give them.
+    """
+
+    pixels: Float[np.ndarray, "n 2"]
+    distances: Float[np.ndarray, " n"]
+
+    def read(
+        self, header: ImageHeader, cameras: Cameras, view: int, downscale: int, scale: float
+    ) -> Float[Tensor, "height width"]:
+        """Distance times `scale`, sparse: what is not stored is not known. Of points in the same
+        pixel the nearest counts.
+        """
+        width, height = cameras.size(view)
+        farthest_first = np.argsort(-self.distances)
+        x, y = np.floor(self.pixels[farthest_first].T / downscale).astype(np.int64)
+        is_inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        found = dict(
+            zip(
+                (y * width + x)[is_inside].tolist(),
+                self.distances[farthest_first][is_inside].tolist(),
+                strict=True,
+            )
+        )
+        place = torch.tensor(list(found), dtype=torch.int64)
+        distance = torch.tensor(list(found.values()), dtype=torch.float32) * scale
+        index = torch.stack([place.div(width, rounding_mode="floor"), place % width])
+        size = (height, width)
+        return torch.sparse_coo_tensor(index, distance, size, check_invariants=True).coalesce()
 
 
 def axis_cosines(cameras: Cameras, view: int) -> Float[Tensor, "height width"]:

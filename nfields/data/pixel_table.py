@@ -54,15 +54,9 @@ class PixelTable:
         self.rows: Tensor | None = None  # that are drawn; None: all
         if masks is not None and any(mask is not None for mask in masks):
             self.rows = _drawn(images, masks)
-        self.depths: Tensor | None = None
+        self.depths: _Depths | None = None
         if depths is not None and any(depth is not None for depth in depths):
-            self.depths = torch.cat(
-                [
-                    torch.full(image.shape[:2], torch.nan).view(-1) if depth is None
-                    else depth.reshape(-1)
-                    for image, depth in zip(images, depths, strict=True)
-                ]
-            )  # fmt: skip
+            self.depths = _Depths(images, depths)
 
     def sample(self, num: int, generator: torch.Generator) -> PixelBatch:
         """`num` pixels, uniformly with replacement."""
@@ -71,7 +65,7 @@ class PixelTable:
         else:
             chosen = torch.randint(len(self.rows), (num,), generator=generator)
             row = self.rows[chosen].to(torch.int64)
-        depth = None if self.depths is None else self.depths[row]
+        depth = None if self.depths is None else self.depths.of(row)
         values = self.values.index_select(0, row)
         if self.has_one_size:
             width = int(self.widths[0])
@@ -87,6 +81,37 @@ class PixelTable:
         x = inside - y * width
         pixels = torch.stack([x, y], dim=1).to(torch.float32).add_(0.5)
         return PixelBatch(view_index, pixels, values, depth)
+
+
+class _Depths:
+    """Depths of all pixels, or, where every picture knows few, of those alone."""
+
+    def __init__(self, images: list[Tensor], depths: Sequence[Tensor | None]) -> None:
+        are_few = all(depth is None or depth.is_sparse for depth in depths)
+        values, rows, start = [], [], 0
+        for image, depth in zip(images, depths, strict=True):
+            height, width = image.shape[:2]
+            if depth is not None and depth.is_sparse:
+                y, x = depth.indices()
+                place, known = y * width + x, depth.values()
+            elif depth is not None:
+                place, known = torch.arange(height * width), depth.reshape(-1)
+            else:
+                place, known = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
+            if not are_few:
+                known = torch.full((height * width,), torch.nan).index_copy_(0, place, known)
+            values.append(known)
+            rows.append(start + place)
+            start += height * width
+        self.values = torch.cat(values)
+        self.rows = torch.cat(rows) if are_few else None  # ascending; None: all
+
+    def of(self, row: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """The depths of pixels; NaN where not known."""
+        if self.rows is None:
+            return self.values[row]
+        place = torch.searchsorted(self.rows, row).clamp_(max=len(self.rows) - 1)
+        return torch.where(self.rows[place] == row, self.values[place], torch.nan)
 
 
 def _as_one(images: list[Tensor]) -> Tensor | None:

@@ -96,7 +96,7 @@ class PosedImages:
     masks      a split's bool tensors (height, width), or None for a picture without: pixels that are
                False are neither drawn nor measured
     depths     a split's float32 tensors (height, width), or None: distance from the camera centre,
-               NaN where it is not known
+               NaN where it is not known; sparse where few are known, what is not stored is not
     aabb_scale the scene lies in [-aabb_scale, aabb_scale]^3; a power of two
     near       nothing is nearer to a camera than this
     notes      what the reader skipped, converted or assumed, in sentences for the user

@@ -114,9 +114,7 @@ def assemble(
         ]
         for split, views in splits.items()
     }
-    num_depths = sum(depth is not None for split in depths.values() for depth in split)
-    if num_depths:
-        notes.append(f"{num_depths} of {len(headers)} pictures have a depth map")
+    notes += _depth_notes(depths)
     return PosedImages(
         cameras=cameras,
         images=images,
@@ -130,6 +128,22 @@ def assemble(
         masks=masks,
         depths=depths,
     )
+
+
+def _depth_notes(depths: dict[str, list[Tensor | None]]) -> list[str]:
+    """A sentence about the depths that task.depth_weight can use, or nothing."""
+    each = [depth for split in depths.values() for depth in split]
+    known = [depth for depth in each if depth is not None]
+    sparse = [len(depth.values()) for depth in known if depth.is_sparse]
+    notes = []
+    if sparse:
+        notes.append(
+            f"points give depths to {sum(sparse) / len(sparse):.0f} pixels of a picture, in "
+            f"{len(sparse)} of {len(each)}; task.depth_weight uses them"
+        )
+    if len(known) > len(sparse):
+        notes.append(f"{len(known) - len(sparse)} of {len(each)} pictures have a depth map")
+    return notes
 
 
 def cameras_of(views: Sequence[View], transform: SceneTransform) -> Cameras:

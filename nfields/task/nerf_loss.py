@@ -37,7 +37,8 @@ def check_weights(data: PosedImages, distortion_weight: float, depth_weight: flo
     if all(depth is None for depth in data.depths.get("train", [])):
         raise ConfigError(
             f"task.depth_weight={depth_weight}: the training pictures of {data.source} have no "
-            "depth maps (depth_file_path in transforms.json names them); set it to 0"
+            "depths (depth_file_path in transforms.json names maps, COLMAP's points3D has points); "
+            "set it to 0"
         )
 
 

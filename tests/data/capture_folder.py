@@ -37,6 +37,12 @@ class Capture:
     points: np.ndarray
     tracks: list[np.ndarray] = field(default_factory=list)  # of each view, indices of points
 
+    def pixels(self, view: int) -> np.ndarray:
+        """Where a view's pinhole camera sees the points of its track, x y."""
+        pose = self.poses[view]
+        x, y, z = ((self.points[self.tracks[view]] - pose[:, 3]) @ pose[:, :3]).T
+        return np.stack([WIDTH / 2 - FOCAL * x / z, HEIGHT / 2 + FOCAL * y / z], axis=1)
+
     @property
     def names(self) -> list[str]:
         return [f"{i:03d}.png" for i in range(len(self.poses))]
@@ -121,8 +127,8 @@ def _binary(place: Path, capture: Capture, model: str, parameters: list[float]) 
         images += capture.names[i].encode() + b"\0"
         track = capture.tracks[i]
         images += struct.pack("<Q", len(track) + 1) + struct.pack("<ddq", 1.5, 2.5, -1)
-        for j in track:
-            images += struct.pack("<ddq", 3.5, 4.5, 10 + j)
+        for j, pixel in zip(track, capture.pixels(i), strict=True):
+            images += struct.pack("<ddq", *pixel, 10 + j)
     (place / "images.bin").write_bytes(images)
     points = struct.pack("<Q", len(capture.points))
     for j, point in enumerate(capture.points):
@@ -141,7 +147,8 @@ def _text(place: Path, capture: Capture, model: str, parameters: list[float]) ->
     for i, pose in enumerate(capture.poses):
         numbers = " ".join(repr(float(v)) for part in world_to_camera(pose) for v in part)
         lines.append(f"{i + 1} {numbers} 7 {capture.names[i]}")
-        lines.append(" ".join(["1.5 2.5 -1", *(f"3.5 4.5 {10 + j}" for j in capture.tracks[i])]))
+        seen = zip(capture.tracks[i], capture.pixels(i).tolist(), strict=True)
+        lines.append(" ".join(["1.5 2.5 -1", *(f"{x!r} {y!r} {10 + j}" for j, (x, y) in seen)]))
     (place / "images.txt").write_text("\n".join(lines) + "\n")
     lines = ["# points"]
     for j, point in enumerate(capture.points):

@@ -61,7 +61,43 @@ def test_text_and_binary_are_the_same_model(tmp_path: Path) -> None:
     for a, b in zip(first.images, second.images, strict=True):
         assert (a.name, a.translation, a.camera_id) == (b.name, b.translation, b.camera_id)
         assert np.array_equal(a.point_ids, b.point_ids)
-    assert np.array_equal(first.seen_by(first.images[2]), capture.points[[3, 5, 199]])
+        assert np.array_equal(a.pixels, b.pixels)
+    points, pixels = first.seen_by(first.images[2])
+    assert np.array_equal(points, capture.points[[3, 5, 199]])
+    assert np.array_equal(pixels, capture.pixels(2))
+
+
+@pytest.mark.parametrize("downscale", [1, 2])
+def test_points_give_depths_to_the_pixels_that_show_them(tmp_path: Path, downscale: int) -> None:
+    """The nearest where a pixel shows several, and NaN where it shows none."""
+    capture = around()
+    capture.tracks[5] = np.zeros(0, np.int64)
+    data = read(write_colmap(tmp_path, capture), downscale=downscale)
+    assert len(data.names["train"]) == 5
+    for view, name in enumerate(data.names["train"]):
+        depth = data.depths["train"][view]
+        which = capture.names.index(name)
+        if which == 5:
+            assert depth is None
+            continue
+        expected = np.full((HEIGHT // downscale, WIDTH // downscale), np.inf)
+        to_points = capture.points[capture.tracks[which]] - capture.poses[which][:, 3]
+        distance = np.linalg.norm(to_points, axis=1)
+        for (x, y), d in zip(capture.pixels(which) // downscale, distance, strict=True):
+            row, column = int(y), int(x)
+            if 0 <= row < len(expected) and 0 <= column < expected.shape[1]:
+                expected[row, column] = min(expected[row, column], d)
+        assert depth is not None and np.isfinite(expected).sum() > 20
+        known = depth.to_dense().double().numpy() / data.transform.scale
+        np.testing.assert_allclose(known, np.where(np.isfinite(expected), expected, 0), rtol=1e-6)
+    batch = data.sample_pixels(4000, torch.Generator().manual_seed(0))
+    assert batch.depth is not None
+    for i in range(len(batch.depth)):
+        view, (x, y) = int(batch.view_index[i]), batch.pixels[i].long().tolist()
+        stored = data.depths["train"][view]
+        said = 0.0 if stored is None else float(stored.to_dense()[y, x])
+        assert float(batch.depth[i].nan_to_num(0.0)) == said
+    assert int(batch.depth.isfinite().sum()) > 100
 
 
 @pytest.mark.parametrize("file", ["cameras.bin", "images.bin", "points3D.bin"])

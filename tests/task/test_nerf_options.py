@@ -339,7 +339,7 @@ def test_rays_without_room_for_their_samples_are_not_asked_for_a_depth(
 
 
 def test_depth_weight_needs_depths() -> None:
-    with pytest.raises(ConfigError, match="have no depth maps"):
+    with pytest.raises(ConfigError, match="have no depths"):
         make("task.depth_weight=0.1")
 
 
