@@ -23,7 +23,7 @@ from nfields.run_folder import RunFolder
 # What does not change which field is learned; runs that differ in nothing else continue each other.
 FREE_KEYS = {"trainer", "logger", "name", "run_dir", "resume", "eval_limit", "choices"}
 # Options that came later and are not by default as it was before them.
-AS_BEFORE = {("task", "samples_per_ray"): None}
+AS_BEFORE = {("task", "samples_per_ray"): None, ("task", "contraction_radius"): 1.0}
 # Options of earlier versions that said how to train, not what is learned: a run that has them is
 # looked at as before, and goes on with what has taken their place.
 RETIRED = (("task", "exposure", "weight"), ("task", "poses", "weight"))

@@ -230,6 +230,7 @@ def test_option_that_is_not_by_default_as_before_is_as_before_for_earlier_runs()
     task: dict[str, Any] = {"_target_": "nfields.task.nerf.NerfTask", "max_rays": 100}
     newer = newer_options({"choices": {"task": "nerf"}, "task": task})["task"]
     assert newer["samples_per_ray"] is None and newer["grid_cells"] == 128
+    assert newer["contraction_radius"] == 1
     task["samples_per_ray"] = 4
     assert (
         "samples_per_ray" not in newer_options({"choices": {"task": "nerf"}, "task": task})["task"]

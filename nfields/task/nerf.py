@@ -35,10 +35,8 @@ from nfields.ops.backend import REFERENCES, uses_triton
 from nfields.ops.composite import composite
 from nfields.ops.march import Samples, march, num_cascades, sample_points
 from nfields.ops.march.by_nerfacc import march_by_nerfacc
-from nfields.ops.march_contracted import march_contracted
 from nfields.optimizer import ParameterGroup
 from nfields.render.cameras import Cameras
-from nfields.render.contraction import contract
 from nfields.render.harmonics import spherical_harmonics
 from nfields.render.occupancy import OccupancyGrid
 from nfields.render.surface import Surface
@@ -51,11 +49,11 @@ from nfields.task.nerf_head import ray_readout, truncated_exp
 from nfields.task.nerf_loss import check_weights, depth_loss, spread
 from nfields.task.nerf_poses import PoseRefinement
 from nfields.task.nerf_space import (
+    ContractedSpace,
     SpaceName,
     check_marcher,
     check_space,
     is_within_ball,
-    log_stretch,
 )
 from nfields.task.nerf_steps import Steps, factor_of, samples_at_rest
 from nfields.task.nerf_surface import density_surface, seen_level
@@ -91,6 +89,7 @@ class NerfTask(Task):
         exposure: Exposure,
         poses: PoseRefinement,
         space: SpaceName,
+        contraction_radius: float | int | None,
         visual_hull: bool,
         grid_cells: int,
         grid_decay: float | int,
@@ -126,7 +125,9 @@ class NerfTask(Task):
         check_renderer(renderer)
         check_marcher(marcher, space)
         check_space(space, cone, renderer, data)
-        self.is_contracted = space == "contracted"
+        self.contracted = (
+            ContractedSpace.around(data, contraction_radius) if space == "contracted" else None
+        )
         self.renderer: Renderer = "plain" if self.is_contracted else renderer
         self.data, self.sh_degree = data, sh_degree
         self.out_dim = 1 + 3 * spherical_harmonics(torch.zeros(0, 3), sh_degree).shape[1]
@@ -270,6 +271,11 @@ class NerfTask(Task):
         self.num_rays.fill_(rays if rays < 16 else rays - rays % 16)
 
     @property
+    def is_contracted(self) -> bool:
+        """Whether the field has all of space, in the cube of its grid."""
+        return self.contracted is not None
+
+    @property
     def steps(self) -> Steps:
         """The steps along rays now, of training and of what is rendered."""
         num_samples = self.samples_per_step / int(self.num_rays)
@@ -338,7 +344,7 @@ class NerfTask(Task):
         distortion = None
         if wants_spread:
             distortion = spread(
-                density, samples, grows=self.shortest.cone > 0 or self.is_contracted,
+                density, samples, radius=self._equal_steps_radius(),
                 min_transmittance=self.min_transmittance, backend=self.backend,
             )  # fmt: skip
         if hit is None:
@@ -375,13 +381,19 @@ class NerfTask(Task):
             "max_samples": self.max_samples_per_ray,
             "backend": self.backend,
         }
-        if self.is_contracted:
-            samples = march_contracted(*rays_and_grid, capacity=capacity, **common)
+        if self.contracted is not None:
+            samples = self.contracted.march(*rays_and_grid, capacity=capacity, **common)
         else:
             samples = self.march_in_box(
                 *rays_and_grid, dt_max=steps.dt_max, cone=steps.cone, capacity=capacity, **common
             )
         return samples, sample_points(origins, directions, samples, backend=self.backend)
+
+    def _equal_steps_radius(self) -> float | None:
+        """Up to where steps are of one length; None: everywhere."""
+        if self.contracted is not None:
+            return self.contracted.radius
+        return 1.0 if self.shortest.cone > 0 else None
 
     def _density(
         self, value: Float[Tensor, " n"], points: Float[Tensor, "n 3"]
@@ -392,7 +404,9 @@ class NerfTask(Task):
         self, log_value: Float[Tensor, " n"], points: Float[Tensor, "n 3"]
     ) -> Float[Tensor, " n"]:
         """The log density per scene unit at points of our frame, of what the model says there."""
-        return log_value - log_stretch(points) if self.is_contracted else log_value
+        if self.contracted is None:
+            return log_value
+        return log_value - self.contracted.log_stretch(points)
 
     def _homography(self) -> Float[Tensor, "4 4"] | None:
         homography = self.data.cameras["train"].homography
@@ -400,7 +414,7 @@ class NerfTask(Task):
 
     def _to_grid(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """The grid's coordinates: the scene's, or those of contracted space."""
-        return contract(points) / 2 if self.is_contracted else points
+        return points if self.contracted is None else self.contracted.to_grid(points)
 
     def _grid_to_field(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         return (points - self.field_center) / self.field_scale

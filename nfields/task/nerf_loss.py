@@ -3,7 +3,8 @@
 distortion   mip-NeRF 360's (ops/distortion): weights of a ray want to be together, which takes fog
              and floaters away. Distances count in sides of the region of interest, 2 units, as far
              as steps are equal; with steps that grow with the distance t as min(t, 2 - 1 / t) / 2,
-             the contraction of equation 10 along the ray, from 0 to 1
+             the contraction of equation 10 along the ray, from 0 to 1 (t in radii of what is not
+             contracted)
 depth        where a pixel's distance D is known: huber(sum_i w_i t_i / D - sum_i w_i), the mean
              depth is right, and huber(1 - sum_i w_i), there is something; no division by weights
 """
@@ -46,13 +47,16 @@ def spread(
     density: Float[Tensor, " samples"],
     samples: Samples,
     *,
-    grows: bool,
+    radius: float | None,
     min_transmittance: float,
     backend: str,
 ) -> Float[Tensor, ""]:
-    """The mean distortion of all rays with samples; `grows`: steps grow with the distance."""
+    """The mean distortion of all rays with samples; steps grow with the distance beyond `radius`,
+    if it is given.
+    """
     starts, ends = (
-        contracted_distance(t) if grows else t / 2 for t in (samples.t_starts, samples.t_ends)
+        t / 2 if radius is None else contracted_distance(t / radius)
+        for t in (samples.t_starts, samples.t_ends)
     )
     loss = distortion(
         density, samples.t_starts, samples.t_ends, starts, ends, samples.offsets,

@@ -1,19 +1,27 @@
 """Where a radiance field lives: a box, or all of space.
 
 box          the scene is [-aabb_scale, aabb_scale]^3; the field's cube is it, or a smaller one
-contracted   the scene has no end: the field's coordinates are c(x) / 2, c the contraction of
+contracted   the scene has no end: the field's coordinates are c(x / R) / 2, c the contraction of
              mip-NeRF 360 (nfields/render/contraction.py), and one occupancy grid divides them. Far
-             away a step is long, so the density is what the model says divided by |x|^2: a step of
-             a ray outwards is then as opaque as one nearby, whatever its length
+             away a step is long, so the density is what the model says divided by |x / R|^2: a step
+             of a ray outwards is then as opaque as one nearby, whatever its length
+
+Within R space is as it is. It has to reach the cameras: what they stand in would be shortened
+towards them otherwise, and get little of the field. fox, a quarter of its size, 1,000 steps, whose
+cameras are 4.2 away: 22.9 dB with R = 1, 24.4 with 1.7, 25.4 with 2.6.
 """
 
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from nfields.data.posed_images import PosedImages
 from nfields.errors import ConfigError
+from nfields.ops.march import Samples
+from nfields.ops.march_contracted import march_contracted
+from nfields.render.contraction import contract
 
 SpaceName = Literal["box", "contracted"]
 
@@ -51,9 +59,48 @@ def check_marcher(marcher: str, space: str) -> None:
         )
 
 
-def log_stretch(points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
-    """log of max(|x|, 1)^2: what contracted space shortens radially."""
-    return 2 * points.norm(dim=1).clamp_min(1.0).log()
+@dataclass(frozen=True)
+class ContractedSpace:
+    """All of space as the cube [-1, 1]^3 of a grid; `radius` is R, in scene units."""
+
+    radius: float
+
+    @staticmethod
+    def around(data: PosedImages, radius: float | int | None) -> "ContractedSpace":
+        """Of a given radius, or one that reaches the farthest training camera (and at least 1)."""
+        if radius is None:
+            places = data.cameras["train"].camera_to_world[:, :, 3]
+            radius = max(1.0, float(places.norm(dim=1).max()))
+        if not 0 < radius < float("inf"):
+            raise ConfigError(f"task.contraction_radius={radius} must be above 0, or null")
+        return ContractedSpace(float(radius))
+
+    def to_grid(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """c(x / R) / 2; differentiable."""
+        return contract(points / self.radius) / 2
+
+    def log_stretch(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        """log of max(|x / R|, 1)^2: what contracted space shortens radially."""
+        return 2 * (points.norm(dim=1) / self.radius).clamp_min(1.0).log()
+
+    def march(
+        self,
+        origins: Float[Tensor, "n 3"],
+        directions: Float[Tensor, "n 3"],
+        bits: UInt8[Tensor, "1 cells cells bytes"],
+        jitter: Float[Tensor, " n"],
+        *,
+        near: float,
+        dt_min: float,
+        **options: Any,
+    ) -> Samples:
+        """`march_contracted` of rays of the scene; near and dt_min are in scene units."""
+        scale = self.radius
+        found = march_contracted(
+            origins / scale, directions, bits, jitter, near=near / scale, dt_min=dt_min / scale,
+            **options,
+        )  # fmt: skip
+        return replace(found, t_starts=scale * found.t_starts, t_ends=scale * found.t_ends)
 
 
 def is_within_ball(centers: Float[Tensor, "n 3"], half_size: float) -> Tensor:

@@ -96,7 +96,7 @@ def make(*overrides: str, num: int = 6) -> tuple[NerfTask, Marble]:
     """The task with photographs of the marble itself."""
     cfg = nfields.compose(["task=nerf", "task.sh_degree=0", *SMALL, *overrides])
     task, model = build(cfg.task, data=photographs(num)), Marble()
-    radius = 0.375 if task.is_contracted else 0.75
+    radius = 0.75 if task.contracted is None else 0.375 / task.contracted.radius
     task.grid.exclude(lambda centers, half: centers.norm(dim=1) < radius)
     for split, images in task.data.images.items():
         for view, image in enumerate(images):
