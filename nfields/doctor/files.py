@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nfields.data.image_folders import list_pictures
+from nfields.data.pixel_file import DepthFile
 from nfields.doctor.finding import Finding, named
 from nfields.doctor.patient import Patient
 
@@ -36,7 +37,7 @@ def check_unlisted(patient: Patient) -> list[Finding]:
         return []
     used = {view.header.path.resolve() for view in patient.views}
     used |= {v.mask.path.resolve() for v in patient.views if v.mask is not None}
-    used |= {v.depth.path.resolve() for v in patient.views if v.depth is not None}
+    used |= {v.depth.path.resolve() for v in patient.views if isinstance(v.depth, DepthFile)}
     stems = {path.stem for path in used}
     folders = sorted({view.header.path.parent for view in patient.views})
     spare = [

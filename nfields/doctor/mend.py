@@ -16,6 +16,7 @@ from PIL import Image
 
 from nfields.data.camera_file import clean_name, read_json
 from nfields.data.image_reader import read_pixels
+from nfields.data.pixel_file import DepthFile
 from nfields.data.posed_images import SceneTransform
 from nfields.doctor.finding import Remedy
 from nfields.doctor.patient import Patient
@@ -173,7 +174,7 @@ def _edited(
         if view.mask is not None and "mask_path" in frame:
             frame["mask_path"] = pictures.relative(view.mask.path)
         for key in ("depth_file_path", "depth_path"):
-            if view.depth is not None and key in frame:
+            if isinstance(view.depth, DepthFile) and key in frame:
                 frame[key] = pictures.relative(view.depth.path)
         frames.append(frame)
     meta = {key: value for key, value in meta.items() if key != "frames"}

@@ -118,7 +118,7 @@ def test_an_option_is_trained_with_and_without(
 
 
 def test_option_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="only=moon.*choose from cascades"):
+    with pytest.raises(ConfigError, match=r"only=moon.*choose from cascades"):
         photographs.run([f"data.path={tmp_path}"], only="moon")
 
 

@@ -90,6 +90,50 @@ def test_a_ray_that_misses_or_is_nan_has_no_samples() -> None:
     assert samples.offsets.tolist() == [0, 0, 0, 0]
 
 
+def test_empty_grid_gives_no_samples_and_takes_no_time() -> None:
+    """A million steps each, if rays did not know that nothing is there."""
+    origins, directions = random_rays(10_000)
+    samples = march(
+        origins, directions, torch.zeros_like(full_bits(3)), torch.zeros(10_000).double(), near=0.0,
+        dt_min=1e-5, dt_max=1e-5, cone=1e-9,
+    )  # fmt: skip
+    assert not samples.offsets.any()
+
+
+def test_a_change_of_the_grid_is_seen() -> None:
+    """What is derived of the bits is kept from call to call."""
+    origins, directions = random_rays(50)
+    bits = torch.zeros_like(full_bits())
+    options: dict[str, Any] = {"near": 0.0, "dt_min": 0.05, "dt_max": 0.05}
+
+    def count() -> int:
+        jitter = torch.zeros(50).double()
+        return int(march(origins, directions, bits, jitter, **options).offsets[-1])
+
+    assert count() == count() == 0
+    bits[0, 4:12, 4:12] = 255
+    some = count()
+    assert some > 100
+    bits.copy_(full_bits())
+    assert count() > some
+
+
+@pytest.mark.parametrize("num", [1, 15, 17, 333, 5000])
+def test_every_ray_is_marched_once_whatever_their_number(num: int) -> None:
+    """As alone: sixteen go at once, and one that has ended makes room."""
+    origins, directions = (part.float() for part in random_rays(num))
+    bits, jitter = random_bits(2), torch.rand(num)
+    options: dict[str, Any] = {"near": 0.0, "dt_min": 0.03, "dt_max": 0.2, "cone": 0.01}
+    together = march(origins, directions, bits, jitter, **options)
+    assert len(together.t_starts) > 10 or num < 15
+    for i in range(0, num, max(1, num // 20)):
+        one = slice(i, i + 1)
+        alone = march(origins[one], directions[one], bits, jitter[one], **options)
+        own = slice(int(together.offsets[i]), int(together.offsets[i + 1]))
+        assert torch.equal(together.t_starts[own], alone.t_starts)
+        assert torch.equal(together.t_ends[own], alone.t_ends)
+
+
 def test_no_rays_give_no_samples() -> None:
     nothing = torch.zeros(0, 3)
     samples = march(nothing, nothing, full_bits(), torch.zeros(0), near=0.0, dt_min=0.1, dt_max=0.1)

@@ -121,10 +121,10 @@ def _march(
     arrays = [t.contiguous().numpy() for t in (origins, directions, bits, jitter)]
     kind = arrays[0].dtype.type
     options = (kind(near), kind(dt_min), kind(dt_max), kind(cone), max_samples)
+    options = (*options, cpu.rays_at_once(len(origins)))
     nothing = arrays[3][:0]
-    coarse = cpu.coarsen(arrays[2])
-    box = cpu.occupied_box(coarse).astype(arrays[0].dtype)
-    arrays[3:3] = [cpu.clearance(coarse), box]
+    clear, box = cpu.surroundings(bits)
+    arrays[3:3] = [clear, box.astype(arrays[0].dtype)]
     cpu.march(*arrays, *options, nothing, nothing, offsets.numpy(), False)
     offsets = offsets.cumsum(0)
     starts = origins.new_empty(int(offsets[-1]))

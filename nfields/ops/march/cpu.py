@@ -1,7 +1,8 @@
 """Marching rays through an occupancy grid on the CPU (Numba).
 
 Mapping. One thread a block of rays, twice: once to count the samples, once to write them behind
-those of the ray before, so that the output needs no compaction. The grid is one bit a cell
+those of the ray before, so that the output needs no compaction. Sixteen rays at once take one look
+each (nfields/ops/march/lanes.py). The grid is one bit a cell
 (256 KB for 128^3), which stays in L2; blocks of 4^3 cells take a byte each, which stays in L1. What
 is empty is left at its far side: the space around the occupied blocks, all blocks up to the nearest
 occupied one, an empty cell. Samples lie on the same sequence of t whatever the grid holds: without
@@ -11,28 +12,51 @@ writing must agree to the bit, and so must the reference.
 
 from typing import Any
 
+import numba
 import numpy as np
+from jaxtyping import Float64, UInt8
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from nfields.jit import njit, prange
+from nfields.ops.march.lanes import (
+    ACTIVE,
+    ENDS,
+    EXACT,
+    HIT,
+    LANES,
+    NUM_ROWS,
+    SIDE,
+    STARTS,
+    begin,
+    look,
+    make,
+)
 
-# A function that does not say so takes these from the kernel that is compiled with it first, and
-# keeps them: nfields/ops/render has fastmath.
-_EXACT = {"fastmath": False, "error_model": "numpy"}
-_RAYS = 32  # rays a thread takes at a time
-_SIDE, _SHIFT = 4, 2  # cells a side of a block, and the shift from the one to the other
 _FAR = 8  # blocks that a ray may leave behind at once
 
 
-@njit(inline="always")
-def _step(t: Any, cone: Any, dt_min: Any, dt_max: Any) -> Any:
-    return min(max(t * cone, dt_min), dt_max)
+_surroundings = WeakTensorKeyDictionary()  # bits -> (their version, what is said of them)
+
+
+def surroundings(
+    bits: UInt8[Tensor, "cascades cells cells bytes"],
+) -> tuple[UInt8[np.ndarray, "cascades blocks blocks blocks"], Float64[np.ndarray, "2 3"]]:
+    """`clearance` and `occupied_box` of bits, found again where PyTorch has changed them since."""
+    version = None if bits.is_inference() else bits._version
+    known, found = _surroundings.get(bits) or (None, None)
+    if found is None or version is None or known != version:
+        coarse = coarsen(bits.contiguous().numpy())
+        found = (clearance(coarse), occupied_box(coarse))
+        _surroundings[bits] = (version, found)
+    return found
 
 
 @njit(cache=True)
 def coarsen(bits: Any) -> Any:
     """Blocks (C, G / 4, G / 4, G / 4) of 4^3 cells that hold an occupied cell: 1, else 0."""
     cascades, cells, packs = bits.shape[0], bits.shape[1], bits.shape[3]
-    blocks = cells // _SIDE
+    blocks = cells // SIDE
     coarse = np.zeros((cascades, blocks, blocks, blocks), np.uint8)
     for c in range(cascades):
         for z in range(cells):
@@ -40,9 +64,9 @@ def coarsen(bits: Any) -> Any:
                 for x in range(packs):
                     pack = bits[c, z, y, x]
                     if pack & 15:
-                        coarse[c, z // _SIDE, y // _SIDE, 2 * x] = 1
+                        coarse[c, z // SIDE, y // SIDE, 2 * x] = 1
                     if pack & 240:
-                        coarse[c, z // _SIDE, y // _SIDE, 2 * x + 1] = 1
+                        coarse[c, z // SIDE, y // SIDE, 2 * x + 1] = 1
     return coarse
 
 
@@ -111,167 +135,76 @@ def occupied_box(coarse: Any) -> Any:
     return box
 
 
-@njit(cache=True, **_EXACT)
-def ray_span(
-    ox: Any, oy: Any, oz: Any, dx: Any, dy: Any, dz: Any, box: Any, half_size: Any, near: Any
-) -> Any:
-    """Where a ray enters the scene, and the first and last t of its part that can hold samples.
-
-    The last is below the first for a ray that has none.
-    """
-    kind = type(ox)
-    tiny = kind(1e-12)
-    enter, leave = near, kind(np.inf)
-    begin, finish = near, kind(np.inf)
-    for axis, o, d in ((0, ox, dx), (1, oy, dy), (2, oz, dz)):
-        d = d if abs(d) >= tiny else tiny
-        a, b = (-half_size - o) / d, (half_size - o) / d
-        enter, leave = max(enter, min(a, b)), min(leave, max(a, b))
-        inv = kind(1) / d
-        a, b = (box[0, axis] - o) * inv, (box[1, axis] - o) * inv
-        begin, finish = max(begin, min(a, b)), min(finish, max(a, b))
-    margin = kind(1e-4) * half_size  # rounding must not cut a sample off
-    if not (np.isfinite(ox + oy + oz + dx + dy + dz) and enter < leave and begin < finish + margin):
-        return kind(0), kind(0), kind(-1)
-    return enter, begin - margin, min(leave, finish + margin)
-
-
-@njit(inline="always")
-def _edge(i: int, shift: int, room: int, is_up: bool, cells: int) -> int:
-    """The far side, in cells, of `room` empty blocks from that of cell i on, within the grid."""
-    block = i >> shift
-    return min((block + room) << shift, cells) if is_up else max((block - room + 1) << shift, 0)
-
-
-@njit(cache=True, **_EXACT)
-def take_samples(
-    ox: Any, oy: Any, oz: Any, dx: Any, dy: Any, dz: Any, bits: Any, clear: Any, start: Any,
-    finish: Any, dt_min: Any, dt_max: Any, cone: Any, skip_to: Any, index: int, t: Any, dt: Any,
-    limit: int, starts: Any, ends: Any, first: int, write: bool,
-) -> Any:  # fmt: skip
-    """(count, index, t, dt): how many of a ray's next `limit` samples there are, and what follows.
-
-    (index, t, dt) is the step to begin with, `start` the t of step 0; steps before `skip_to` are
-    not looked at. Samples are written from index `first` on if `write`.
-    """
-    kind = type(ox)
-    num_cascades, cells = bits.shape[0], bits.shape[1]
-    half, one = kind(0.5), kind(1)
-    scale = half * kind(cells)
-    inv_dx = one / dx if dx != 0 else kind(0)
-    inv_dy = one / dy if dy != 0 else kind(0)
-    inv_dz = one / dz if dz != 0 else kind(0)
-    count = 0
-    while count < limit:
-        if t + half * dt < skip_to:
-            # Without a cone t = start + index dt_min, so that steps can be skipped by a division.
-            if cone == 0:
-                steps = int(np.ceil((skip_to - t) / dt - half))
-                index += max(steps, 1)
-                t = start + kind(index) * dt
-            else:
-                t = t + dt
-                dt = _step(t, cone, dt_min, dt_max)
+@njit(cache=True, **EXACT)
+def _march_rays(
+    first_ray: int, stop: int, origins: Any, directions: Any, bits: Any, clear: Any, box: Any,
+    jitter: Any, near: Any, dt_min: Any, dt_max: Any, cone: Any, max_samples: int, starts: Any,
+    ends: Any, offsets: Any, write: bool,
+) -> None:  # fmt: skip
+    """`march` of a range of rays."""
+    kind = origins.dtype.type
+    cascades, cells = bits.shape[0], bits.shape[1]
+    half_size = kind(2 ** (cascades - 1))
+    state, places = np.zeros(NUM_ROWS * LANES, origins.dtype), np.zeros(3 * LANES, np.int32)
+    ray, count = np.zeros(LANES, np.int64), np.zeros(LANES, np.int64)
+    flat_bits, flat_clear = bits.reshape(-1), clear.reshape(-1)
+    make(state, dt_min)
+    upcoming = first_ray
+    while True:
+        num_active = 0
+        for lane in range(LANES):
+            while state[ACTIVE * LANES + lane] == 0 and upcoming < stop:
+                i = upcoming
+                upcoming += 1
+                if write and offsets[i + 1] == offsets[i]:
+                    continue
+                is_there = begin(
+                    state, lane, origins, directions, i, box, half_size, near, jitter[i], dt_min,
+                    dt_max, cone,
+                )  # fmt: skip
+                if is_there:
+                    ray[lane], count[lane] = i, 0
+            num_active += 1 if state[ACTIVE * LANES + lane] != 0 else 0
+        if num_active == 0:
+            return
+        look(state, places, flat_bits, flat_clear, cascades, cells, dt_min, dt_max, cone)
+        for lane in range(LANES):
+            if state[HIT * LANES + lane] == 0:
                 continue
-        middle = t + half * dt
-        if not (middle < finish):
-            break
-        x, y, z = ox + middle * dx, oy + middle * dy, oz + middle * dz
-        reach = max(abs(x), abs(y), abs(z))
-        cascade, size = 0, one
-        while cascade < num_cascades - 1 and (reach >= size or dt * kind(cells) > kind(2) * size):
-            cascade += 1
-            size = size * kind(2)
-        inv_size = one / size  # a power of two: exact
-        px, py = (x * inv_size + one) * scale, (y * inv_size + one) * scale
-        pz = (z * inv_size + one) * scale
-        ix = min(max(int(px), 0), cells - 1)
-        iy = min(max(int(py), 0), cells - 1)
-        iz = min(max(int(pz), 0), cells - 1)
-        width = size / scale
-        room, shift = int(clear[cascade, iz >> _SHIFT, iy >> _SHIFT, ix >> _SHIFT]), _SHIFT
-        is_occupied = False
-        if room == 0:
-            is_occupied = (bits[cascade, iz, iy, ix >> 3] >> (ix & 7)) & 1 == 1
-            room, shift = 1, 0
-        if is_occupied:
+            i = ray[lane]
             if write:
-                starts[first + count] = t
-                ends[first + count] = t + dt
-            count += 1
-        else:
-            # Steps whose middle stays inside the empty cell or blocks need no look-up; a hair less,
-            # so that rounding never skips an occupied cell.
-            far = kind(1e30)
-            if dx != 0:
-                edge = _edge(ix, shift, room, dx > 0, cells)
-                far = min(far, (kind(edge) - px) * width * inv_dx)
-            if dy != 0:
-                edge = _edge(iy, shift, room, dy > 0, cells)
-                far = min(far, (kind(edge) - py) * width * inv_dy)
-            if dz != 0:
-                edge = _edge(iz, shift, room, dz > 0, cells)
-                far = min(far, (kind(edge) - pz) * width * inv_dz)
-            skip_to = middle + far - kind(1e-4) * width
-            if cone > 0 and cascade < num_cascades - 1:
-                # Behind this steps are larger than cells, and another cascade counts.
-                skip_to = min(skip_to, width / cone)
-        if cone == 0:
-            index += 1
-            t = start + kind(index) * dt
-        else:
-            t = t + dt
-            dt = _step(t, cone, dt_min, dt_max)
-    return count, index, t, dt
-
-
-@njit(cache=True, **_EXACT)
-def first_step(enter: Any, jitter: Any, dt_min: Any, dt_max: Any, cone: Any) -> Any:
-    """t and dt of the first step of a ray that enters the scene at t = `enter`."""
-    start = enter + jitter * _step(enter, cone, dt_min, dt_max)
-    return start, _step(start, cone, dt_min, dt_max)
-
-
-@njit(cache=True, **_EXACT)
-def _march_ray(
-    origins: Any, directions: Any, i: int, bits: Any, clear: Any, box: Any, jitter: Any, near: Any,
-    dt_min: Any, dt_max: Any, cone: Any, max_samples: int, starts: Any, ends: Any, first: int,
-    write: bool,
-) -> int:  # fmt: skip
-    """Number of samples of ray i; written from index `first` on if `write`."""
-    half_size = origins.dtype.type(2 ** (bits.shape[0] - 1))
-    ox, oy, oz = origins[i, 0], origins[i, 1], origins[i, 2]
-    dx, dy, dz = directions[i, 0], directions[i, 1], directions[i, 2]
-    enter, begin, finish = ray_span(ox, oy, oz, dx, dy, dz, box, half_size, near)
-    if finish < begin:
-        return 0
-    start, dt = first_step(enter, jitter, dt_min, dt_max, cone)
-    count, _, _, _ = take_samples(
-        ox, oy, oz, dx, dy, dz, bits, clear, start, finish, dt_min, dt_max, cone, begin, 0, start,
-        dt, max_samples, starts, ends, first, write,
-    )  # fmt: skip
-    return count
+                place = offsets[i] + count[lane]
+                starts[place] = state[STARTS * LANES + lane]
+                ends[place] = state[ENDS * LANES + lane]
+            count[lane] += 1
+            if not write:
+                offsets[i + 1] = count[lane]
+            if count[lane] >= max_samples:
+                state[ACTIVE * LANES + lane] = 0
 
 
 @njit(parallel=True, cache=True)
 def march(
     origins: Any, directions: Any, bits: Any, clear: Any, box: Any, jitter: Any, near: Any,
-    dt_min: Any, dt_max: Any, cone: Any, max_samples: int, starts: Any, ends: Any, offsets: Any,
-    write: bool,
+    dt_min: Any, dt_max: Any, cone: Any, max_samples: int, size: int, starts: Any, ends: Any,
+    offsets: Any, write: bool,
 ) -> None:  # fmt: skip
-    """Counts into offsets[i + 1], or writes the samples of ray i from offsets[i] on."""
+    """Counts into offsets[i + 1] (zeros at first), or writes ray i's samples from offsets[i] on.
+
+    A thread takes `size` rays (`rays_at_once`) at a time.
+    """
     num_rays = origins.shape[0]
-    for block in prange((num_rays + _RAYS - 1) // _RAYS):
-        for i in range(np.int64(block) * _RAYS, min(np.int64(block) * _RAYS + _RAYS, num_rays)):
-            first = offsets[i] if write else 0
-            if write and offsets[i + 1] == first:
-                continue
-            count = _march_ray(
-                origins, directions, i, bits, clear, box, jitter[i], near, dt_min, dt_max, cone,
-                max_samples, starts, ends, first, write,
-            )  # fmt: skip
-            if not write:
-                offsets[i + 1] = count
+    for block in prange((num_rays + size - 1) // size):
+        first: Any = np.int64(block) * size
+        _march_rays(
+            first, min(first + size, num_rays), origins, directions, bits, clear, box, jitter,
+            near, dt_min, dt_max, cone, max_samples, starts, ends, offsets, write,
+        )  # fmt: skip
+
+
+def rays_at_once(num_rays: int) -> int:
+    """So many that lanes are seldom empty, so few that threads end together."""
+    return min(max(num_rays // (8 * numba.get_num_threads()), 4 * LANES), 1024)
 
 
 @njit(parallel=True, cache=True)

@@ -122,11 +122,11 @@ def render(
     if num_rays == 0:
         return out[:, :3], out[:, 3], out[:, 4]
     packed = cpu.pack(network)
-    coarse = march_cpu.coarsen(bits.contiguous().numpy())
+    clear, box = march_cpu.surroundings(bits)
     arguments = (
         features, packed.num_neurons, HAS_GATHER and features <= 2, origins.contiguous().numpy(),
         directions.contiguous().numpy(), basis.contiguous().numpy(), bits.contiguous().numpy(),
-        march_cpu.clearance(coarse), march_cpu.occupied_box(coarse).astype("float32"),
+        clear, box.astype("float32"),
         torch.tensor([*frame, *steps, *limits]).numpy(), max_samples,
         network.table.detach().contiguous().view(-1).numpy(), network.scales.numpy(),
         network.levels.numpy(), network.smoothstep, packed.scale, packed.shift, packed.layers,

@@ -1,16 +1,17 @@
 """Rays through an occupancy grid, a field and the compositing sum on the CPU (Numba).
 
-Mapping. A thread takes chunks of CHUNK rays in turn and keeps RAYS of them in flight. In every
-round each ray in flight adds its next SAMPLES samples to a block; the block's grid features, hidden
-values and readouts are computed as in nfields/ops/{grid_encode,rbf_decode}/cpu.py; then every ray
-adds up its samples, front to back, and one that is opaque or has left the scene makes room for the
-next ray of the thread. Blocks are full until the last rays of a thread, and at most SAMPLES - 1
-samples a ray are evaluated in vain.
+Mapping. A thread takes chunks of CHUNK rays in turn and keeps RAYS of them in flight. LANES rays at
+once are marched to their first sample and wait there, which most of a picture's rays do not reach.
+In every round each ray in flight adds its next SAMPLES samples to a block; the block's grid
+features, hidden values and readouts are computed as in nfields/ops/{grid_encode,rbf_decode}/cpu.py;
+then every ray adds up its samples, front to back, and one that is opaque or has left the scene
+makes room for one that waits. Blocks are full until the last rays of a thread, and at most
+SAMPLES - 1 samples a ray are evaluated in vain.
 
-The harmonics of a ray are folded into the readout of (log density, r, g, b) when its first sample
-is found: rays that meet nothing cost the march alone.
+The harmonics of a ray are folded into its readout of (r, g, b) when its first sample is found: rays
+that meet nothing cost the march alone.
 
-Memory a thread touches: RAYS readouts (4 x hidden), a block of corners, features and hidden values:
+Memory a thread touches: RAYS readouts (3 x hidden), a block of corners, features and hidden values:
 110 KB with 64 hidden values, L2; and the grid, whose look-ups are what costs.
 """
 
@@ -27,7 +28,18 @@ import torch
 from nfields.jit import njit
 from nfields.ops.grid_encode.cpu import find_block_cells
 from nfields.ops.grid_encode.lanes import LANES, copy_entry, gather_lanes
-from nfields.ops.march.cpu import first_step, ray_span, take_samples
+from nfields.ops.march.lanes import (
+    ACTIVE,
+    ENDS,
+    EXACT,
+    HIT,
+    NUM_KEPT,
+    NUM_ROWS,
+    STARTS,
+    begin,
+    look,
+    make,
+)
 from nfields.ops.simd import exp_negative, gather
 from nfields.ops.tiles import (
     AS_IS,
@@ -47,6 +59,7 @@ if TYPE_CHECKING:
 BLOCK = 128  # of nfields/ops/grid_encode/cpu.py, whose corners are laid out for it
 SAMPLES = 4
 RAYS = BLOCK // SAMPLES
+GROUPS = RAYS // LANES  # of nfields/ops/march/lanes.py
 CHUNK = 64
 CORNERS = 8
 MAX_LOG_DENSITY = 15.0
@@ -114,26 +127,33 @@ def render(
     """Fills rows of out (n, 5), zeros at first, with color, opacity, depth: one thread's share."""
     kind = origins.dtype.type
     dim = features * levels.shape[0]
-    num_rays, num_basis = basis.shape
+    num_basis = basis.shape[1]
     width = readout.shape[0] // (1 + 3 * num_basis)
     half, one, scene = kind(0.5), kind(1), kind(2 ** (bits.shape[0] - 1))
     # The grid's coordinates are 0.5 x + 0.5 of the field's.
     to_grid = half / options[3]
-    near, dt_min, dt_max, cone, jitter = options[4], options[5], options[6], options[7], options[8]
     density_bias, min_transmittance = options[9], options[10]
 
-    # Rays in flight.
+    # Rays in flight: GROUPS of LANES, and one more group that looks for the first sample of rays.
+    state = np.zeros((GROUPS + 1, NUM_ROWS * LANES), origins.dtype)
+    for group in range(GROUPS + 1):
+        make(state[group], options[5])
+    places = np.zeros(3 * LANES, np.int32)
+    searching = np.zeros(LANES, np.int64)  # rays of the last group
     ray = np.zeros(RAYS, np.int64) - 1
-    start, finish = np.zeros(RAYS, origins.dtype), np.zeros(RAYS, origins.dtype)
-    index, count = np.zeros(RAYS, np.int64), np.zeros(RAYS, np.int64)
-    t, dt = np.zeros(RAYS, origins.dtype), np.zeros(RAYS, origins.dtype)
+    count, taken = np.zeros(RAYS, np.int64), np.zeros(RAYS, np.int64)
+    wanted = np.zeros(RAYS, np.int64)  # samples of the next round
     transmittance = np.zeros(RAYS, origins.dtype)
     total = np.zeros(4 * RAYS, origins.dtype)  # color, depth
-    fold = np.zeros(4 * RAYS * width, origins.dtype)
-    fold_bias = np.zeros(4 * RAYS, origins.dtype)
+    fold = np.zeros(3 * RAYS * width, origins.dtype)
+    fold_bias = np.zeros(3 * RAYS, origins.dtype)
     first = np.zeros(RAYS + 1, np.int64)  # of its samples in the block
+    # Rays whose first sample is found and that wait for room.
+    waiting_ray = np.zeros(RAYS + LANES, np.int64)
+    waiting = np.zeros((RAYS + LANES, NUM_KEPT), origins.dtype)
+    num_waiting = 0
     # A block of samples.
-    starts, ends = np.zeros(BLOCK, origins.dtype), np.zeros(BLOCK, origins.dtype)
+    starts, ends = np.zeros(BLOCK, origins.dtype), np.zeros(BLOCK, origins.dtype)  # SAMPLES a ray
     middle, length = np.zeros(BLOCK, origins.dtype), np.zeros(BLOCK, origins.dtype)
     points = np.zeros(3 * BLOCK, origins.dtype)
     rows = np.zeros(CORNERS * BLOCK, np.uint32)
@@ -146,54 +166,66 @@ def render(
     hidden, other = np.zeros(BLOCK * widest, origins.dtype), np.zeros(BLOCK * widest, origins.dtype)
     value = np.zeros(4 * BLOCK, origins.dtype)
 
-    chunk = thread
-    upcoming, stop = chunk * CHUNK, min(chunk * CHUNK + CHUNK, num_rays)
+    grid = (bits.reshape(-1), clear.reshape(-1), bits.shape[0], bits.shape[1])
+    steps = (options[5], options[6], options[7])
+    span = (box, scene, options[4], options[8])
+    flat_basis = basis.reshape(-1)
+    num_begun = 0
     while True:
-        filled, in_flight = 0, 0
+        num_free = 0
         for slot in range(RAYS):
-            first[slot] = filled
-            while ray[slot] >= 0 or upcoming < num_rays:
-                i, is_new, skip_to = ray[slot], ray[slot] < 0, kind(0)
-                if is_new:
-                    i = upcoming
-                    upcoming += 1
-                    if upcoming >= stop:
-                        chunk += num_threads
-                        upcoming, stop = chunk * CHUNK, min(chunk * CHUNK + CHUNK, num_rays)
-                    enter, skip_to, finish[slot] = ray_span(
-                        origins[i, 0], origins[i, 1], origins[i, 2], directions[i, 0],
-                        directions[i, 1], directions[i, 2], box, scene, near,
-                    )  # fmt: skip
-                    if finish[slot] < skip_to:
-                        continue
-                    start[slot], dt[slot] = first_step(enter, jitter, dt_min, dt_max, cone)
-                    index[slot], t[slot], count[slot] = 0, start[slot], 0
-                found, index[slot], t[slot], dt[slot] = take_samples(
-                    origins[i, 0], origins[i, 1], origins[i, 2], directions[i, 0],
-                    directions[i, 1], directions[i, 2], bits, clear, start[slot], finish[slot],
-                    dt_min, dt_max, cone, skip_to, index[slot], t[slot], dt[slot],
-                    min(SAMPLES, max_samples - count[slot]), starts, ends, filled, True,
-                )  # fmt: skip
-                if is_new:
-                    if found == 0:
-                        continue
-                    ray[slot] = i
-                    transmittance[slot] = one
+            num_free += 1 if ray[slot] < 0 else 0
+        num_waiting, num_begun = _find_first_samples(
+            thread, num_threads, origins, directions, span, grid, steps, state[GROUPS], searching,
+            places, num_begun, num_free, num_waiting, waiting_ray, waiting,
+        )  # fmt: skip
+        filled, in_flight = 0, 0
+        for group in range(GROUPS):
+            own = state[group]
+            for lane in range(LANES):
+                slot = group * LANES + lane
+                taken[slot] = 0
+                if ray[slot] < 0 and num_waiting > 0:
+                    num_waiting -= 1
+                    ray[slot] = waiting_ray[num_waiting]
+                    for row in range(NUM_KEPT):
+                        own[row * LANES + lane] = waiting[num_waiting, row]
+                    starts[slot * SAMPLES] = own[STARTS * LANES + lane]
+                    ends[slot * SAMPLES] = own[ENDS * LANES + lane]
+                    taken[slot], count[slot], transmittance[slot] = 1, 0, one
+                    wanted[slot] = min(SAMPLES, max_samples)
                     for k in range(4):
                         total[4 * slot + k] = 0
-                    _fold_readout(basis, i, num_basis, readout, bias, width, fold, fold_bias, slot)
-                count[slot] += found
-                filled += found
-                break
+                    _fold_readout(
+                        flat_basis,
+                        ray[slot] * num_basis,
+                        num_basis,
+                        readout,
+                        bias,
+                        width,
+                        fold,
+                        fold_bias,
+                        slot,
+                    )
+                is_active = ray[slot] >= 0 and taken[slot] < wanted[slot]
+                own[ACTIVE * LANES + lane] = one if is_active else kind(0)
+            _take_samples(group * LANES, grid, steps, own, places, taken, wanted, starts, ends)
+            for slot in range(group * LANES, group * LANES + LANES):
+                count[slot] += taken[slot]
+        for slot in range(RAYS):
+            first[slot] = filled
             i = ray[slot]
             if i < 0:
                 continue
             in_flight += 1
-            for s in range(first[slot], filled):
-                middle[s], length[s] = half * (starts[s] + ends[s]), ends[s] - starts[s]
-                for k in range(3):
-                    x = (origins[i, k] + middle[s] * directions[i, k] - options[k]) * to_grid + half
-                    points[k * BLOCK + s] = min(max(x, kind(0)), one)
+            for k in range(taken[slot]):
+                start, end = starts[slot * SAMPLES + k], ends[slot * SAMPLES + k]
+                middle[filled], length[filled] = half * (start + end), end - start
+                for axis in range(3):
+                    x = origins[i, axis] + middle[filled] * directions[i, axis]
+                    x = (x - options[axis]) * to_grid + half
+                    points[axis * BLOCK + filled] = min(max(x, kind(0)), one)
+                filled += 1
         first[RAYS] = filled
         if in_flight == 0:
             break
@@ -207,15 +239,15 @@ def render(
             is_swapped = False
         else:
             is_swapped = _through_layers(lanes, dim, encoded, layers, sizes, hidden, other)
+        result = other if is_swapped else hidden
         for slot in range(RAYS):
             for s in range(first[slot], first[slot + 1]):
-                for c in range(4):
-                    row = (4 * slot + c) * width
-                    if is_swapped:
-                        value[c * BLOCK + s] = dot(fold, row, other, s * width, width)
-                    else:
-                        value[c * BLOCK + s] = dot(fold, row, hidden, s * width, width)
-                    value[c * BLOCK + s] += fold_bias[4 * slot + c]
+                value[s] = bias[0] + dot(readout, 0, result, s * width, width)
+                for c in range(3):
+                    row = 3 * slot + c
+                    value[(1 + c) * BLOCK + s] = fold_bias[row] + dot(
+                        fold, row * width, result, s * width, width
+                    )
         _activate(lanes, density_bias, length, value)
         for slot in range(RAYS):
             i = ray[slot]
@@ -231,8 +263,15 @@ def render(
                 if through < min_transmittance:
                     break
             transmittance[slot] = through
-            is_last = first[slot + 1] < first[slot] + SAMPLES or count[slot] >= max_samples
-            if through < min_transmittance or is_last:
+            has_ended = taken[slot] < wanted[slot] or count[slot] >= max_samples
+            # As many more as it takes to end, if they are like the last one.
+            kept, left = value[max(first[slot + 1] - 1, 0)], through
+            wanted[slot] = 0
+            while left >= min_transmittance and wanted[slot] < SAMPLES:
+                left *= kept
+                wanted[slot] += 1
+            wanted[slot] = min(wanted[slot], max_samples - count[slot])
+            if through < min_transmittance or has_ended:
                 for c in range(3):
                     out[i, c] = total[4 * slot + c]
                 out[i, 3] = one - through
@@ -240,27 +279,88 @@ def render(
                 ray[slot] = -1
 
 
+@njit(cache=True, **EXACT)
+def _find_first_samples(
+    thread: int, num_threads: int, origins: Any, directions: Any, span: Any, grid: Any, steps: Any,
+    state: Any, searching: Any, places: Any, num_begun: int, num_wanted: int, num_waiting: int,
+    waiting_ray: Any, waiting: Any,
+) -> Any:  # fmt: skip
+    """Marches the thread's next rays until `num_wanted` wait with their first sample, or none is
+    left; returns how many wait, and how many of its rays the thread has begun.
+    """
+    while num_waiting < num_wanted:
+        num_active = 0
+        for lane in range(LANES):
+            while state[ACTIVE * LANES + lane] == 0:
+                chunk = num_begun // CHUNK * num_threads + thread
+                i = chunk * CHUNK + num_begun % CHUNK
+                if i >= origins.shape[0]:
+                    break
+                searching[lane] = i
+                num_begun += 1
+                begin(state, lane, origins, directions, i, *span, *steps)
+            num_active += 1 if state[ACTIVE * LANES + lane] != 0 else 0
+        if num_active == 0:
+            break
+        look(state, places, *grid, *steps)
+        for lane in range(LANES):
+            if state[HIT * LANES + lane] != 0:
+                waiting_ray[num_waiting] = searching[lane]
+                for row in range(NUM_KEPT):
+                    waiting[num_waiting, row] = state[row * LANES + lane]
+                num_waiting += 1
+                state[ACTIVE * LANES + lane] = 0
+    return num_waiting, num_begun
+
+
+@njit(cache=True, **EXACT)
+def _take_samples(
+    first_slot: int, grid: Any, steps: Any, state: Any, places: Any, taken: Any, wanted: Any,
+    starts: Any, ends: Any,
+) -> None:  # fmt: skip
+    """Marches a group of rays until each has the samples that it wants, or has come to its end."""
+    while True:
+        num_active = 0
+        for lane in range(LANES):
+            num_active += 1 if state[ACTIVE * LANES + lane] != 0 else 0
+        if num_active == 0:
+            return
+        look(state, places, *grid, *steps)
+        for lane in range(LANES):
+            if state[HIT * LANES + lane] != 0:
+                slot = first_slot + lane
+                starts[slot * SAMPLES + taken[slot]] = state[STARTS * LANES + lane]
+                ends[slot * SAMPLES + taken[slot]] = state[ENDS * LANES + lane]
+                taken[slot] += 1
+                if taken[slot] == wanted[slot]:
+                    state[ACTIVE * LANES + lane] = 0
+
+
 @njit(cache=True, **_FAST)
 def _fold_readout(
-    basis: Any, i: int, num_basis: int, readout: Any, bias: Any, width: int, fold: Any,
+    basis: Any, start: int, num_basis: int, readout: Any, bias: Any, width: int, fold: Any,
     fold_bias: Any, slot: int,
 ) -> None:  # fmt: skip
-    """The readout of (log density, r, g, b) for ray i, into row `slot` of fold (RAYS, 4, width)."""
-    flat = basis.reshape(-1)
-    for j in range(width):
-        fold[4 * slot * width + j] = readout[j]
-    fold_bias[4 * slot] = bias[0]
+    """The readout of (r, g, b) of a ray whose basis begins at `start`: a slot of fold."""
     for c in range(3):
-        target = (4 * slot + 1 + c) * width
-        for j in range(0, width, TILE_COLUMNS):
+        target, source = (3 * slot + c) * width, (1 + c * num_basis) * width
+        # Four tiles at once do not wait for the sum of one.
+        for j in range(0, width - 3 * TILE_COLUMNS, 4 * TILE_COLUMNS):
             multiply_tile(
-                1, 1, ZERO, AS_IS, flat, i * num_basis, 0, 1, readout,
-                (1 + c * num_basis) * width + j, width, num_basis, fold, target + j, 0, fold, 0,
+                1, 4, ZERO, AS_IS, basis, start, 0, 1, readout, source + j, width, num_basis, fold,
+                target + j, 0, fold, 0,
             )  # fmt: skip
-        total = bias.dtype.type(0)
-        for k in range(num_basis):
-            total += basis[i, k] * bias[1 + c * num_basis + k]
-        fold_bias[4 * slot + 1 + c] = total
+        for j in range(width // (4 * TILE_COLUMNS) * 4 * TILE_COLUMNS, width, TILE_COLUMNS):
+            multiply_tile(
+                1, 1, ZERO, AS_IS, basis, start, 0, 1, readout, source + j, width, num_basis, fold,
+                target + j, 0, fold, 0,
+            )  # fmt: skip
+    red = green = blue = bias.dtype.type(0)
+    for k in range(num_basis):
+        red += basis[start + k] * bias[1 + k]
+        green += basis[start + k] * bias[1 + num_basis + k]
+        blue += basis[start + k] * bias[1 + 2 * num_basis + k]
+    fold_bias[3 * slot], fold_bias[3 * slot + 1], fold_bias[3 * slot + 2] = red, green, blue
 
 
 @njit(cache=True, **_FAST)
