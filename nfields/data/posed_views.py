@@ -139,7 +139,7 @@ def _depth_notes(depths: dict[str, list[Tensor | None]]) -> list[str]:
     if sparse:
         notes.append(
             f"points give depths to {sum(sparse) / len(sparse):.0f} pixels of a picture, in "
-            f"{len(sparse)} of {len(each)}; task.depth_weight uses them"
+            f"{len(sparse)} of {len(each)}; training uses them (task.depth_weight=0: does not)"
         )
     if len(known) > len(sparse):
         notes.append(f"{len(known) - len(sparse)} of {len(each)} pictures have a depth map")

@@ -46,7 +46,13 @@ from nfields.task.nerf_cells import carve, cube_around, draw_points, require_cel
 from nfields.task.nerf_evaluation import Appearance, evaluate_views, quick_psnr
 from nfields.task.nerf_exposure import Exposure
 from nfields.task.nerf_head import ray_readout, truncated_exp
-from nfields.task.nerf_loss import check_weights, depth_loss, spread
+from nfields.task.nerf_loss import (
+    check_weights,
+    depth_loss,
+    depth_weight_of,
+    spread,
+    within_box,
+)
 from nfields.task.nerf_poses import PoseRefinement
 from nfields.task.nerf_space import (
     ContractedSpace,
@@ -105,7 +111,7 @@ class NerfTask(Task):
         min_transmittance: float | int,
         huber_delta: float | int,
         distortion_weight: float | int,
-        depth_weight: float | int,
+        depth_weight: float | int | None,
         num_pictures: int,
         renderer: Renderer,
         marcher: Literal["native", "nerfacc"],
@@ -151,8 +157,9 @@ class NerfTask(Task):
             decay=grid_decay,
             threshold=grid_threshold,
         )
-        check_weights(data, distortion_weight, depth_weight)
-        self.distortion_weight, self.depth_weight = distortion_weight, depth_weight
+        self.distortion_weight = distortion_weight
+        self.depth_weight = depth_weight_of(data, depth_weight)
+        check_weights(data, distortion_weight, self.depth_weight)
         num_views = len(data.cameras["train"])
         self.sky, self.exposure, self.poses = sky, exposure, poses
         exposure.start(num_views)
@@ -245,6 +252,8 @@ class NerfTask(Task):
             losses["distortion"] = self.distortion_weight * seen.distortion
         if self.depth_weight > 0 and batch.depth is not None:
             known = batch.depth
+            if not self.is_contracted:
+                known = within_box(known, origins, directions, self.data.aabb_scale)
             if seen.is_whole is not None:  # a ray that was cut off is no deeper than its samples
                 known = torch.where(seen.is_whole, known, torch.nan)
             losses["depth"] = self.depth_weight * depth_loss(seen.depth, seen.opacity, known)

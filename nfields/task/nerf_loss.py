@@ -6,7 +6,8 @@ distortion   mip-NeRF 360's (ops/distortion): weights of a ray want to be togeth
              the contraction of equation 10 along the ray, from 0 to 1 (t in radii of what is not
              contracted)
 depth        where a pixel's distance D is known: huber(sum_i w_i t_i / D - sum_i w_i), the mean
-             depth is right, and huber(1 - sum_i w_i), there is something; no division by weights
+             depth is right, and huber(1 - sum_i w_i), there is something; no division by weights.
+             What lies outside the scene's box counts as unknown: the field cannot be there
 """
 
 import torch
@@ -20,6 +21,19 @@ from nfields.ops.distortion import distortion
 from nfields.ops.march import Samples
 
 _DELTA = 0.1  # relative errors of depth above count linearly
+# fox, its cameras found from the photographs: a quarter of its size, 1,000 steps, 26.7 dB against
+# 25.9 without; half its size, 300 s, 28.6 against 28.3. fern in a box: 22.5 and 22.5. With 0.3
+# these are 26.9, 28.5 and 21.9.
+_OF_POINTS = 0.05
+
+
+def depth_weight_of(data: PosedImages, weight: float | int | None) -> float:
+    """The weight of depths; None: what is good where the data's own points give them, else 0."""
+    if weight is not None:
+        return float(weight)
+    depths = [depth for depth in data.depths.get("train", []) if depth is not None]
+    has_points = len(depths) > 0 and all(depth.is_sparse for depth in depths)
+    return _OF_POINTS if has_points and data.cameras["train"].homography is None else 0.0
 
 
 def check_weights(data: PosedImages, distortion_weight: float, depth_weight: float) -> None:
@@ -68,6 +82,17 @@ def spread(
 def contracted_distance(t: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """min(t, 2 - 1 / t) / 2: linear up to 1, from there to infinity the other half."""
     return torch.where(t <= 1, t, 2 - 1 / t.clamp_min(1.0)) / 2
+
+
+def within_box(
+    distance: Float[Tensor, " n"],
+    origins: Float[Tensor, "n 3"],
+    directions: Float[Tensor, "n 3"],
+    aabb_scale: int | float,
+) -> Float[Tensor, " n"]:
+    """Distances along rays, NaN where they lead out of the scene's box."""
+    points = origins.detach() + distance[:, None] * directions.detach()
+    return torch.where(points.abs().amax(dim=1) <= aabb_scale, distance, torch.nan)
 
 
 def depth_loss(

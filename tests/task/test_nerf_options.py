@@ -20,10 +20,15 @@ from nfields.render.lenses import FISHEYE, PERSPECTIVE
 from nfields.task.nerf import NerfTask
 from nfields.task.nerf_background import Sky
 from nfields.task.nerf_exposure import Exposure, ExposureMode, fit_gain
-from nfields.task.nerf_loss import contracted_distance, depth_loss
+from nfields.task.nerf_loss import (
+    contracted_distance,
+    depth_loss,
+    depth_weight_of,
+    within_box,
+)
 from nfields.task.nerf_poses import Intrinsics, PoseRefinement, rotations
 from tests.compare import assert_matches
-from tests.task.marble import make
+from tests.task.marble import make, photographs
 
 
 def train_corrections(task: NerfTask, model: Field, steps: int, lr: float) -> None:
@@ -328,7 +333,8 @@ def test_rays_without_room_for_their_samples_are_not_asked_for_a_depth(
         kept = task.render_plain(model, *rays, capacity=room).is_whole
     assert kept is not None and 0 < int(kept.sum()) < len(kept)
     # The others are wrong by far, and would count if they were asked.
-    known = torch.where(kept, whole.depth / whole.opacity.clamp_min(1e-6), 1e3)
+    right = whole.depth / whole.opacity.clamp_min(1e-6)
+    known = torch.where(kept, right, 1.15 * right)
     known = known.where(whole.opacity > 0.5, torch.nan)
     batch = batch._replace(depth=known)
     monkeypatch.setattr(task, "_capacity", lambda origins: room)
@@ -336,6 +342,36 @@ def test_rays_without_room_for_their_samples_are_not_asked_for_a_depth(
     asked = torch.where(kept, known, torch.nan)
     expected = depth_loss(whole.depth, whole.opacity, asked)
     assert_matches(found.detach(), expected, rtol=1e-4)  # float32 through some hundred samples
+
+
+def test_depths_that_lead_out_of_the_box_are_unknown() -> None:
+    origins = torch.tensor([[0.0, 0.0, 3.0]]).expand(4, 3)
+    directions = torch.tensor([[0.0, 0.0, -1.0]]).expand(4, 3)
+    distance = torch.tensor([0.5, 1.5, 4.5, torch.nan])
+    assert within_box(distance, origins, directions, 2.0).tolist()[1:3] == [1.5, 4.5]
+    assert within_box(distance, origins, directions, 2.0).isnan().tolist() == [
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert within_box(distance, origins, directions, 1.0).isnan().all()
+
+
+def test_depths_of_points_are_used_unless_told_otherwise() -> None:
+    data = photographs(2)
+    assert depth_weight_of(data, None) == 0
+    points = torch.zeros(28, 28).to_sparse_coo()
+    data.depths["train"] = [points, None]
+    assert depth_weight_of(data, None) > 0
+    assert depth_weight_of(data, 0) == 0
+    assert depth_weight_of(data, 0.3) == 0.3
+    data.depths["train"] = [points.to_dense(), None]  # maps may have another scale
+    assert depth_weight_of(data, None) == 0
+    cameras = data.cameras["train"]
+    data.depths["train"] = [points, None]
+    data.cameras["train"] = replace(cameras, homography=torch.eye(4))
+    assert depth_weight_of(data, None) == 0
 
 
 def test_depth_weight_needs_depths() -> None:
