@@ -7,7 +7,7 @@ damaged in a known way, and both runs get the damaged ones:
                camera's metering makes them, up to a factor of 1.5 in light, and colder or warmer
     cameras    every training camera is turned by 0.3 degrees and moved by 0.005 scene units
                (standard deviations an axis)
-    focal      training cameras say a focal length that is 3 % too long
+    zoom       the focal length of every training camera is wrong by 1.5 % (standard deviation)
     obstacle   a rectangle of one colour hides a tenth of every training picture; a mask says where
 
 Held-out pictures keep their true cameras, and nothing hides them.
@@ -43,7 +43,7 @@ _BRIGHTER = math.log(1.5)
 _WARMER = 0.06
 _WAVES = 3  # from the first picture to the last
 _TURN_RAD, _SHIFT = math.radians(0.3), 0.005
-_LONGER = 1.03
+_ZOOM = 0.015
 _HIDDEN = 0.1
 
 
@@ -77,7 +77,7 @@ OPTIONS = (
     Option("depths", "none", ("task.depth_weight=0.3",)),
     Option("gains", "exposure", ("task.exposure.mode=gain",)),
     Option("learned cameras", "cameras", (_REFINE,)),
-    Option("learned intrinsics", "focal", (_REFINE, "task.poses.intrinsics=shared")),
+    Option("learned intrinsics", "zoom", ("task.poses.intrinsics=each",)),
     Option("masks", "obstacle", (), ("data.path={folder}/unmasked.json",)),
 )
 
@@ -232,9 +232,10 @@ def _misplace(scene: _Scene, random: np.random.Generator) -> None:
     scene.cameras["train"] = replace(cameras, camera_to_world=wrong)
 
 
-def _lengthen(scene: _Scene, random: np.random.Generator) -> None:
+def _zoom(scene: _Scene, random: np.random.Generator) -> None:
     cameras = scene.cameras["train"]
-    scene.cameras["train"] = replace(cameras, focal=_LONGER * cameras.focal)
+    factor = torch.from_numpy(np.exp(random.normal(0, _ZOOM, (len(cameras), 1)))).float()
+    scene.cameras["train"] = replace(cameras, focal=factor * cameras.focal)
 
 
 def _hide(scene: _Scene, random: np.random.Generator) -> None:
@@ -255,7 +256,7 @@ _DAMAGES: dict[str, Callable[[_Scene, np.random.Generator], None]] = {
     "none": _none,
     "exposure": _expose,
     "cameras": _misplace,
-    "focal": _lengthen,
+    "zoom": _zoom,
     "obstacle": _hide,
 }
 
