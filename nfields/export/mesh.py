@@ -19,7 +19,12 @@ from nfields.export.comparison import progress_bar
 from nfields.export.export import Export, surface_task
 from nfields.export.mesh_file import SUFFIXES, write_mesh
 from nfields.export.mesh_report import compare, describe, lines
-from nfields.export.stray_parts import note_on_missing, without_small_parts, without_strays
+from nfields.export.stray_parts import (
+    note_on_missing,
+    note_on_small,
+    without_small_parts,
+    without_strays,
+)
 from nfields.model.field import Field
 from nfields.render.isosurface import extract_surface
 from nfields.render.surface import Surface
@@ -48,6 +53,7 @@ class MeshExport(Export):
         out: str | None,
         overwrite: bool,
         level: int | float | None,
+        solid: bool,
         sharp: bool,
         newton_steps: int,
         normal_step: int | float,
@@ -77,6 +83,7 @@ class MeshExport(Export):
             raise ConfigError("num_points and chunk must be at least 1000")
         self.resolution, self.out, self.overwrite = resolution, out, overwrite
         self.level = None if level is None else float(level)
+        self.solid = solid
         self.sharp, self.newton_steps, self.normal_step = sharp, newton_steps, float(normal_step)
         self.min_component = None if min_component is None else float(min_component)
         self.max_faces, self.colors = max_faces, colors
@@ -138,6 +145,8 @@ class MeshExport(Export):
             notes += [f"small: {dropped} dropped (min_component)"] if dropped.num else []
         if self.level is None:
             notes += note_on_missing(mesh, surface)
+        if self.min_component is None and not surface.is_distance:
+            notes += note_on_small(mesh)
         if self.sharp:
             mesh = sharpen(surface, mesh, grid, steps=self.newton_steps, **options)
         if self.max_faces is not None and self.max_faces < len(mesh.faces):
@@ -163,9 +172,12 @@ class MeshExport(Export):
         if self.level is not None and isinstance(task, HasDensity):
             if self.level <= 0:
                 raise ConfigError(f"level={self.level:g} must be a density above 0")
-            return task.surface_at(run.model, self.level)
-        surface = task.surface(run.model)
+            return self._filled(task.surface_at(run.model, self.level))
+        surface = self._filled(task.surface(run.model))
         return surface if self.level is None else offset_surface(surface, self.level)
+
+    def _filled(self, surface: Surface) -> Surface:
+        return surface.solid() if self.solid and surface.solid is not None else surface
 
     def _truth(self, run: StoredRun) -> tuple[TrueSurface | None, list[str]]:
         """The surface that the field was fitted to, read again; or why it is not compared."""

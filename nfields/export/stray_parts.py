@@ -10,6 +10,8 @@ from nfields.render.strays import are_stray
 from nfields.render.surface import Surface
 from nfields.render.triangle_mesh import TriangleMesh, keep_faces, part_areas
 
+_SMALL = 1e-3  # of the largest part's area
+
 
 @dataclass(frozen=True)
 class Dropped:
@@ -43,6 +45,20 @@ def note_on_missing(mesh: TriangleMesh, surface: Surface) -> list[str]:
         f"missing: nothing of the mesh is at {num:,} place{'s' * (num != 1)} where the data has "
         "small bodies; they need a finer mesh (scripts/export.py what=mesh resolution=512), or "
         "longer training"
+    ]
+
+
+def note_on_small(mesh: TriangleMesh) -> list[str]:
+    """A sentence on the parts of a density's mesh that may be floaters, if there are any."""
+    _, areas = part_areas(mesh)
+    is_small = areas < _SMALL * areas.max(initial=0.0)
+    if not is_small.any():
+        return []
+    share = 100 * areas[is_small].sum() / areas.sum()
+    return [
+        f"small: {int(is_small.sum()):,} of {len(areas):,} parts have less than {100 * _SMALL:g} % "
+        f"of the largest one's area each, {share:.2g} % of all area together; what a density has "
+        f"may well be there: min_component={_SMALL:g} drops them"
     ]
 
 

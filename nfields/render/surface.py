@@ -30,6 +30,8 @@ class Surface:
     color: Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n 3"]] | None  # sRGB in [0, 1]
     notes: tuple[str, ...] = ()  # what was chosen for the user, such as a level, in sentences
     small_bodies: Cells | None = None  # where the data has some; None: unknown
+    # The same surface, but what no camera sees counts as inside; None: that cannot be told.
+    solid: "Callable[[], Surface] | None" = None
 
     def values(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """The function at points of the CPU, without gradients, in chunks.

@@ -2,10 +2,12 @@
 
 The function is log(level) - log(density): positive outside, and far smoother than the density,
 which changes by orders of magnitude across a surface. Cells that the occupancy grid holds to be
-empty are outside: rays skip them, so nothing trained the field there.
+empty are outside: rays skip them, so nothing trained the field there. Nor did anything train what
+lies behind the surface in all views: the inside of things is foam, which `Surface.solid` fills.
 """
 
 import math
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -16,13 +18,20 @@ from nfields.data.posed_images import PosedImages, SceneTransform
 from nfields.errors import ConfigError, DataError
 from nfields.model.field import Field
 from nfields.ops.march import Samples
-from nfields.render.cameras import rays
+from nfields.render.cameras import Cameras, rays
 from nfields.render.density_level import choose_level
+from nfields.render.hidden import DepthViews
 from nfields.render.surface import Surface
+from nfields.render.tour import spread_out
+from nfields.task.nerf_steps import Steps
 
 _NUM_RAYS = 1 << 14  # on which the level is chosen
 _FARTHEST = 10.0  # the function is held within this: a factor of 20,000 in density
 _CHUNK = 1 << 17
+_MAX_VIEWS, _VIEW_SIZE = (
+    48,
+    256,
+)  # that say what is hidden: so many, and pixels of their longer side
 
 
 @runtime_checkable
@@ -32,6 +41,17 @@ class RadianceField(Protocol):
     data: PosedImages
     field_center: Tensor
     field_scale: Tensor
+
+    @property
+    def steps(self) -> Steps:
+        """How far apart samples are."""
+        ...
+
+    def render_view(
+        self, model: Field, cameras: Cameras, view: int, background: str | None = None
+    ) -> dict[str, Tensor]:
+        """A view's colours, opacity and depth."""
+        ...
 
     def log_density(self, model: Field, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """The logarithm of the density per scene unit."""
@@ -89,7 +109,43 @@ def density_surface(
         inward = torch.where((slope != 0).any(dim=1, keepdim=True), -slope, slope.new_tensor(1.0))
         return task.rgb(model, points, torch.nn.functional.normalize(inward, dim=1))
 
-    return Surface(distance, bounds, _to_user(task.data.transform), False, color, notes)
+    surface = Surface(distance, bounds, _to_user(task.data.transform), False, color, notes)
+    if not _tells_what_is_hidden(task.data):
+        return surface
+    return replace(surface, solid=lambda: _solid(task, model, surface))
+
+
+def _tells_what_is_hidden(data: PosedImages) -> bool:
+    """Whether the cameras look at a thing from around: pictures with alpha, without distortion."""
+    cameras = data.cameras["train"]
+    is_plain = cameras.is_perspective and not cameras.is_distorted and cameras.has_one_size
+    return data.has_alpha and is_plain
+
+
+def _solid(task: RadianceField, model: Field, surface: Surface) -> Surface:
+    """The surface without foam in what no training camera sees."""
+    cameras = task.data.cameras["train"]
+    places = cameras.camera_to_world[:, :, 3].double().numpy()
+    cameras = cameras[torch.from_numpy(spread_out(places, min(_MAX_VIEWS, len(cameras))))]
+    width, height = cameras.size(0)
+    factor = min(1.0, _VIEW_SIZE / max(width, height))
+    cameras = cameras.resized(max(1, round(factor * width)), max(1, round(factor * height)))
+    with torch.no_grad():
+        depths = [task.render_view(model, cameras, view)["depth"] for view in range(len(cameras))]
+    views, margin = DepthViews(cameras, depths), task.steps.dt_min
+
+    def distance(points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        value = surface.distance(points)
+        outside = value > 0
+        is_filled = outside.clone()
+        is_filled[outside] = views.hidden(points[outside], margin)
+        return torch.where(is_filled, -_FARTHEST, value)
+
+    note = (
+        f"what is hidden in all of {len(cameras)} training views counts as inside; solid=false "
+        "takes the density as it is"
+    )
+    return replace(surface, distance=distance, notes=(*surface.notes, note), solid=None)
 
 
 @torch.no_grad()

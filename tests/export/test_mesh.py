@@ -211,6 +211,8 @@ def test_stray_parts_are_dropped_and_said():
     assert parts_of(replace(surface, small_bodies=there)) == 2
     assert parts_of(replace(surface, small_bodies=np.zeros_like(there))) == 1
     assert parts_of(replace(surface, is_distance=False)) == 3
+    (note,) = exporter(resolution=96).mesh(replace(surface, is_distance=False))[1]["notes"]
+    assert note.startswith("small: 2 of 3 parts have less than 0.1 %")
     assert parts_of(strays(25)) == 26
     # What the data has and the mesh has not is said: here one of two such places.
     there |= cells_of_points(np.array([[0.9, -0.9, -0.9]]))

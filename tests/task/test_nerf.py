@@ -268,6 +268,37 @@ def test_surface_is_where_the_density_has_its_level_and_outside_of_empty_cells()
     assert (surface.distance(points) > 0).all()
 
 
+class Hollow(Shell):
+    """A wall around nothing: what no camera sees is as empty as what is outside."""
+
+    def hidden(self, x: Tensor) -> Tensor:
+        wall = 5 - 40 * ((x.norm(dim=1) - 0.45).abs() - 0.06)
+        return torch.stack([wall, torch.ones(len(x))], dim=1)
+
+
+def test_solid_surface_has_nothing_inside_and_is_the_same_outside() -> None:
+    task, _ = make("task.visual_hull=false", "task.density_bias=0.0", "task.steps_per_unit=64")
+    hollow = task.surface_at(Hollow(task.out_dim), 20.0)
+    assert hollow.solid is not None
+    solid = hollow.solid()
+    directions = torch.nn.functional.normalize(torch.randn(500, 3), dim=1)
+    radius = torch.linspace(0.02, 0.9, 500)[:, None]
+    points = radius * directions
+    before, after = hollow.distance(points), solid.distance(points)
+    cavity, outside = radius[:, 0] < 0.3, radius[:, 0] > 0.6
+    assert (before[cavity] > 0).all() and (after[cavity] < 0).all()
+    assert (after[outside] > 0).all()
+    unchanged = (before <= 0) | outside
+    assert unchanged.sum() > 200 and torch.equal(before[unchanged], after[unchanged])
+    assert "counts as inside" in solid.notes[-1]
+
+
+def test_photographs_of_a_place_do_not_tell_what_is_inside() -> None:
+    task, _ = make("task.visual_hull=false", "task.density_bias=0.0")
+    task.data.has_alpha = False
+    assert task.surface_at(Shell(task.out_dim), 20.0).solid is None
+
+
 def test_chosen_level_is_where_rays_lose_half_of_their_light(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
