@@ -227,6 +227,8 @@ def look(
             largest = width / cone if state[_CASCADE * LANES + i] < last_cascade else kind(_FAR)
             skip_to = min(skip_to, largest)
         is_active = state[ACTIVE * LANES + i]
+        goes_on = hit > zero or skip_to < state[_FINISH * LANES + i]
+        state[ACTIVE * LANES + i] = is_active if goes_on else zero
         t, dt = state[_T * LANES + i], state[_DT * LANES + i]
         state[HIT * LANES + i] = hit
         state[STARTS * LANES + i], state[ENDS * LANES + i] = t, t + dt
