@@ -32,9 +32,10 @@ def main() -> None:
     scripts = {file.stem: file for file in sorted(script_folder().glob("*.py"))}
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help", "help"):
-        print("usage: nfields COMMAND ...\n\n  train      fit a neural field; nfields train --help")
+        print("usage: nfields COMMAND ...\n")
+        print("  train        fit a neural field; nfields train --help")
         for script, file in scripts.items():
-            print(f"  {script:10} {summary(file)}")
+            print(f"  {script:12} {summary(file)}")
     elif name == "train":
         train(sys.argv[2:])
     elif name in scripts:

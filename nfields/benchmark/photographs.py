@@ -103,7 +103,10 @@ def run(
     cfg = compose(["task=nerf", *overrides])
     data = build(cfg.data)
     if not isinstance(data, PosedImages) or data.has_alpha:
-        raise ConfigError(f"{data.source} are not photographs (pictures without alpha)")
+        raise ConfigError(
+            f"{data.source}: wanted are photographs, pictures without alpha; data.path=FOLDER says "
+            "where they are"
+        )
     if data.cameras["train"].homography is not None:
         raise ConfigError("normalised device coordinates have no box; take data.frame=box")
     rest = [w for w in overrides if not w.startswith(("data.", "data="))]
