@@ -23,7 +23,12 @@ from nfields.run_folder import RunFolder
 # What does not change which field is learned; runs that differ in nothing else continue each other.
 FREE_KEYS = {"trainer", "logger", "name", "run_dir", "resume", "eval_limit", "choices"}
 # Options that came later and are not by default as it was before them.
-AS_BEFORE = {("task", "samples_per_ray"): None, ("task", "contraction_radius"): 1.0}
+AS_BEFORE = {
+    ("task", "samples_per_ray"): None,
+    ("task", "contraction_radius"): 1.0,
+    ("task", "depth_weight"): 0.0,
+    ("task", "sky"): {"mode": "black"},
+}
 # Options of earlier versions that said how to train, not what is learned: a run that has them is
 # looked at as before, and goes on with what has taken their place.
 RETIRED = (("task", "exposure", "weight"), ("task", "poses", "weight"))
@@ -115,7 +120,7 @@ def newer_options(stored: dict[str, Any]) -> dict[str, Any]:
         if group in stored and file.is_file():
             newer[group] = _newer(OmegaConf.to_container(OmegaConf.load(file)), stored.get(group))
             newer[group] |= {
-                key: value
+                key: newer[of][key] | value if isinstance(value, dict) else value
                 for (of, key), value in AS_BEFORE.items()
                 if of == group and key in newer[of]
             }

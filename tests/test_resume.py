@@ -230,7 +230,11 @@ def test_option_that_is_not_by_default_as_before_is_as_before_for_earlier_runs()
     task: dict[str, Any] = {"_target_": "nfields.task.nerf.NerfTask", "max_rays": 100}
     newer = newer_options({"choices": {"task": "nerf"}, "task": task})["task"]
     assert newer["samples_per_ray"] is None and newer["grid_cells"] == 128
-    assert newer["contraction_radius"] == 1
+    assert newer["contraction_radius"] == 1 and newer["depth_weight"] == 0
+    assert newer["sky"]["mode"] == "black" and newer["sky"]["degree"] == 2
+    task["sky"] = {"_target_": newer["sky"]["_target_"], "mode": "learned"}
+    sky = newer_options({"choices": {"task": "nerf"}, "task": task})["task"]["sky"]
+    assert OmegaConf.merge({"sky": sky}, {"sky": task["sky"]}).sky.mode == "learned"
     task["samples_per_ray"] = 4
     assert (
         "samples_per_ray" not in newer_options({"choices": {"task": "nerf"}, "task": task})["task"]

@@ -73,6 +73,7 @@ OPTIONS = (
     Option("cascades beyond the unit box", "none", (), ("data.aabb_scale=1",)),
     Option("contracted space", "none", ("task.space=contracted",), ("data.aabb_scale=1",)),
     Option("learned sky", "none", ("task.sky.mode=learned",)),
+    Option("random sky", "none", ("task.sky.mode=random",)),
     Option("distortion loss", "none", ("task.distortion_weight=1e-3",)),
     Option("depths", "none", ("task.depth_weight=0.3",)),
     Option("gains", "exposure", ("task.exposure.mode=gain",)),
