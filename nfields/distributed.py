@@ -95,6 +95,7 @@ class Processes:
             with _together(), torch.no_grad():
                 for tensor in tensors:
                     dist.broadcast(tensor, 0)
+                    torch.autograd.graph.increment_version(tensor)  # which a broadcast does not
 
     def agree(self, seconds: float, signal_number: int | None) -> tuple[float, int | None]:
         """The first process's seconds of training, and a signal that any process was sent."""

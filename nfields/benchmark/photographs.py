@@ -108,6 +108,8 @@ def run(
             f"{data.source}: wanted are photographs, pictures without alpha; data.path=FOLDER says "
             "where they are"
         )
+    if any(data.has_masks(split) for split in data.cameras):
+        raise ConfigError(f"{data.source} has masks, which the copies would lack; take them out")
     if data.cameras["train"].homography is not None:
         raise ConfigError("normalised device coordinates have no box; take data.frame=box")
     rest = [w for w in overrides if not w.startswith(("data.", "data="))]

@@ -79,21 +79,19 @@ class PointDepths:
 
     def read(
         self, header: ImageHeader, cameras: Cameras, view: int, downscale: int, scale: float
-    ) -> Float[Tensor, "height width"]:
-        """Distance times `scale`, sparse: what is not stored is not known. Of points in the same
-        pixel the nearest counts.
+    ) -> Float[Tensor, "height width"] | None:
+        """Distance times `scale`, sparse: what is not stored is not known; None if nothing is. Of
+        points in the same pixel the nearest counts.
         """
         width, height = cameras.size(view)
-        farthest_first = np.argsort(-self.distances)
-        x, y = np.floor(self.pixels[farthest_first].T / downscale).astype(np.int64)
-        is_inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        found = dict(
-            zip(
-                (y * width + x)[is_inside].tolist(),
-                self.distances[farthest_first][is_inside].tolist(),
-                strict=True,
-            )
-        )
+        pixels = self.pixels / downscale
+        is_inside = ((pixels >= 0) & (pixels < [width, height])).all(axis=1)
+        if not is_inside.any():
+            return None
+        distances = self.distances[is_inside]
+        farthest_first = np.argsort(-distances)
+        x, y = pixels[is_inside][farthest_first].T.astype(np.int64)
+        found = dict(zip((y * width + x).tolist(), distances[farthest_first].tolist(), strict=True))
         place = torch.tensor(list(found), dtype=torch.int64)
         distance = torch.tensor(list(found.values()), dtype=torch.float32) * scale
         index = torch.stack([place.div(width, rounding_mode="floor"), place % width])

@@ -69,8 +69,11 @@ def draw_batch(
     else:
         background = sky.draw(num, generator)
     target = over(pixels.values.float() / 255, background)
+    depth = pixels.depth
+    if depth is not None and data.has_alpha:  # of what was cut out; the ray is to be empty
+        depth = torch.where(pixels.values[:, 3] > 0, depth, torch.nan)
     return RayBatch(
-        origins, directions, jitter, background, target, pixels.view_index, camera, pixels.depth
+        origins, directions, jitter, background, target, pixels.view_index, camera, depth
     )
 
 

@@ -28,6 +28,8 @@ from nfields.task.nerf_steps import Steps
 _NUM_RAYS = 1 << 14  # on which the level is chosen
 _FARTHEST = 10.0  # the function is held within this: a factor of 20,000 in density
 _CHUNK = 1 << 17
+# Length of the mean direction to the cameras: 0 all around, 0.5 of a half sphere, 1 from one place.
+_ONE_SIDED = 0.75
 _MAX_VIEWS, _VIEW_SIZE = (
     48,
     256,
@@ -110,16 +112,23 @@ def density_surface(
         return task.rgb(model, points, torch.nn.functional.normalize(inward, dim=1))
 
     surface = Surface(distance, bounds, _to_user(task.data.transform), False, color, notes)
-    if not _tells_what_is_hidden(task.data):
+    if not task.data.has_alpha:
         return surface
+    if (reason := _not_told(task.data.cameras["train"], bounds.mean(dim=0))) is not None:
+        return replace(surface, notes=(*notes, f"foam inside is not filled: {reason}"))
     return replace(surface, solid=lambda: _solid(task, model, surface))
 
 
-def _tells_what_is_hidden(data: PosedImages) -> bool:
-    """Whether the cameras look at a thing from around: pictures with alpha, without distortion."""
-    cameras = data.cameras["train"]
-    is_plain = cameras.is_perspective and not cameras.is_distorted and cameras.has_one_size
-    return data.has_alpha and is_plain
+def _not_told(cameras: Cameras, center: Float[Tensor, " 3"]) -> str | None:
+    """Why what these cameras do not see is not what is inside; None: it is."""
+    if not cameras.is_perspective or cameras.is_distorted:
+        return "lenses bend rays"
+    if not cameras.has_one_size:
+        return "pictures differ in size"
+    away = cameras.camera_to_world[:, :, 3] - center.cpu()
+    if float(torch.nn.functional.normalize(away, dim=1).mean(dim=0).norm()) > _ONE_SIDED:
+        return "all cameras are on one side, and what lies behind is hidden too"
+    return None
 
 
 def _solid(task: RadianceField, model: Field, surface: Surface) -> Surface:

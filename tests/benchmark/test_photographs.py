@@ -108,7 +108,7 @@ def test_an_option_is_trained_with_and_without(
     write_colmap(tmp_path / "given", around(10))
     words = ["data.path=given", "data=colmap", "data.frame=box", "model=hashgrid", "logger=none"]
     words += ["task.samples_per_step=512", "model.log2_entries=8"]
-    (row,) = photographs.run(words, steps=20, only="sky", out="table.json")
+    (row,) = photographs.run(words, steps=20, only="learned sky", out="table.json")
     assert row["option"] == "learned sky"
     (without,), (with_it,) = row["without"], row["with"]
     assert with_it != without

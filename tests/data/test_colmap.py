@@ -100,6 +100,19 @@ def test_points_give_depths_to_the_pixels_that_show_them(tmp_path: Path, downsca
     assert int(batch.depth.isfinite().sum()) > 100
 
 
+@pytest.mark.parametrize("place", [-1.0, 1e4, 1e300])
+def test_points_outside_of_their_pictures_give_no_depths(tmp_path: Path, place: float) -> None:
+    capture = around()
+    folder = write_colmap(tmp_path, capture, binary=False)
+    file = folder / "sparse" / "0" / "images.txt"
+    lines = file.read_text().splitlines()
+    lines[2::2] = [f"{place} {place} 10 {place} 5.0 11" for _ in lines[2::2]]
+    file.write_text("\n".join(lines) + "\n")
+    data = read(folder)
+    assert data.depths["train"] == [None] * len(data.names["train"])
+    assert data.sample_pixels(10, torch.Generator().manual_seed(0)).depth is None
+
+
 @pytest.mark.parametrize("file", ["cameras.bin", "images.bin", "points3D.bin"])
 @pytest.mark.parametrize("kept", [0, 5, 0.3, 0.999])
 def test_truncated_file_is_refused(tmp_path: Path, file: str, kept: float) -> None:

@@ -90,6 +90,23 @@ def test_a_ray_that_misses_or_is_nan_has_no_samples() -> None:
     assert samples.offsets.tolist() == [0, 0, 0, 0]
 
 
+def test_no_sample_is_lost_to_rounding_far_from_the_origin() -> None:
+    """Float32, from 300 times as far away as the scene is large: steps lie on faces of cells."""
+    cells = 128
+    shape = (1, cells, cells, cells // 8)
+    bits = torch.randint(0, 256, shape, dtype=torch.uint8) & torch.randint(
+        0, 256, shape, dtype=torch.uint8
+    )
+    origins = 300 * normalize(torch.randn(3000, 3), dim=1)
+    directions = normalize(torch.rand(3000, 3) * 1.6 - 0.8 - origins, dim=1)
+    options: dict[str, Any] = {"near": 0.0, "dt_min": 1 / 128, "dt_max": 1 / 16}
+    jitter = torch.full((3000,), 0.5)
+    found = march(origins, directions, bits, jitter, **options, backend="numba")
+    expected = march(origins, directions, bits, jitter, **options, backend="reference")
+    assert len(expected.t_starts) > 100_000
+    assert torch.equal(found.offsets, expected.offsets)
+
+
 def test_empty_grid_gives_no_samples_and_takes_no_time() -> None:
     """A million steps each, if rays did not know that nothing is there."""
     origins, directions = random_rays(10_000)

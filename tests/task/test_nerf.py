@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,17 @@ def test_solid_surface_has_nothing_inside_and_is_the_same_outside() -> None:
     unchanged = (before <= 0) | outside
     assert unchanged.sum() > 200 and torch.equal(before[unchanged], after[unchanged])
     assert "counts as inside" in solid.notes[-1]
+
+
+def test_cameras_on_one_side_do_not_tell_what_is_inside() -> None:
+    """All that is behind the ball is hidden from them, as is what is in it."""
+    task, _ = make("task.visual_hull=false", "task.density_bias=0.0")
+    cameras = task.data.cameras["train"]
+    pose = cameras.camera_to_world[:1].expand(len(cameras), 3, 4)
+    task.data.cameras["train"] = replace(cameras, camera_to_world=pose)
+    surface = task.surface_at(Shell(task.out_dim), 20.0)
+    assert surface.solid is None
+    assert "all cameras are on one side" in surface.notes[-1]
 
 
 def test_photographs_of_a_place_do_not_tell_what_is_inside() -> None:

@@ -19,6 +19,7 @@ from nfields.render.cameras import Cameras, project, rays
 from nfields.render.lenses import FISHEYE, PERSPECTIVE
 from nfields.task.nerf import NerfTask
 from nfields.task.nerf_background import Sky
+from nfields.task.nerf_batch import draw_batch
 from nfields.task.nerf_exposure import Exposure, ExposureMode, fit_gain
 from nfields.task.nerf_loss import (
     contracted_distance,
@@ -372,6 +373,23 @@ def test_depths_of_points_are_used_unless_told_otherwise() -> None:
     data.depths["train"] = [points, None]
     data.cameras["train"] = replace(cameras, homography=torch.eye(4))
     assert depth_weight_of(data, None) == 0
+
+
+def test_a_pixel_that_is_cut_out_has_no_depth() -> None:
+    data = photographs(2)
+    assert data.images is not None
+    for split, images in data.images.items():
+        data.images[split] = [torch.cat([i, torch.zeros_like(i[..., :1])], dim=2) for i in images]
+    data.has_alpha = True
+    data.images["train"][0][:, :14, 3] = 255
+    data.depths["train"] = [torch.ones(28, 28), None]
+    sky = Sky(mode="black", degree=0, lr=1.0)
+    poses = build(nfields.compose(["task=nerf"]).task.poses)
+    batch = draw_batch(data, poses, sky, "white", 500, torch.Generator().manual_seed(0))
+    assert batch.depth is not None
+    known = batch.depth.isfinite()
+    assert 50 < int(known.sum()) < 200  # a quarter of all pixels
+    assert (batch.view_index[known] == 0).all()
 
 
 def test_depth_weight_needs_depths() -> None:

@@ -34,6 +34,7 @@ NUM_ROWS = 34
 # Steps that are left out at once, and indices, stay exact and can be converted.
 _MANY = 1 << 24
 _FAR = 1e30
+_ROUNDING = 2.0**-21  # four units in the last place, in float32
 
 
 @njit(cache=True, **EXACT)
@@ -73,7 +74,8 @@ def begin(
         inv = one / (d if abs(d) >= tiny else tiny)
         a, b = (box[0, axis] - o) * inv, (box[1, axis] - o) * inv
         first, finish = max(first, min(a, b)), min(finish, max(a, b))
-    margin = kind(1e-4) * half_size  # rounding must not cut a sample off
+    # Rounding must not cut a sample off.
+    margin = kind(1e-4) * half_size + kind(_ROUNDING) * (abs(first) + half_size)
     first, finish = first - margin, finish + margin
     if not (np.isfinite(total) and first < finish):
         return False
@@ -221,7 +223,8 @@ def look(
             state[_INV_Z * LANES + i], width, side, inv_side, room, num_cells,
         )  # fmt: skip
         way = min(way, min(way_y, way_z))
-        skip_to = state[_MIDDLE * LANES + i] + way - kind(1e-4) * width
+        middle, size = state[_MIDDLE * LANES + i], state[_SIZE * LANES + i]
+        skip_to = middle + way - kind(1e-4) * width - kind(_ROUNDING) * (abs(middle) + size)
         if cone > 0:
             # Behind this steps are larger than cells, and another cascade counts.
             largest = width / cone if state[_CASCADE * LANES + i] < last_cascade else kind(_FAR)
