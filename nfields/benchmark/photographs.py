@@ -176,11 +176,9 @@ def write_damaged(data: PosedImages, damage: str, folder: Path) -> None:
             pose = np.eye(4)
             pose[:3] = cameras.camera_to_world[view].double().numpy()
             frame = frame_of(cameras, view, pose, file)
-            depth = scene.depths[split][view]
-            frame["depth_file_path"] = f"depth/{file}.npy"
-            if depth is None:
-                del frame["depth_file_path"]
-            else:
+            del frame["depth_file_path"]
+            if (depth := scene.depths[split][view]) is not None:
+                frame["depth_file_path"] = f"depth/{file}.npy"
                 np.save(folder / frame["depth_file_path"], depth)
             Image.fromarray(scene.images[split][view]).save(folder / "images" / file)
             if split in scene.masks:

@@ -35,6 +35,7 @@ from nfields.ops.backend import REFERENCES, uses_triton
 from nfields.ops.composite import composite
 from nfields.ops.march import Samples, march, num_cascades, sample_points
 from nfields.ops.march.by_nerfacc import march_by_nerfacc
+from nfields.ops.march_contracted import march_contracted
 from nfields.optimizer import ParameterGroup
 from nfields.render.cameras import Cameras
 from nfields.render.harmonics import spherical_harmonics
@@ -391,7 +392,9 @@ class NerfTask(Task):
             "backend": self.backend,
         }
         if self.contracted is not None:
-            samples = self.contracted.march(*rays_and_grid, capacity=capacity, **common)
+            samples = march_contracted(
+                *rays_and_grid, radius=self.contracted.radius, capacity=capacity, **common
+            )
         else:
             samples = self.march_in_box(
                 *rays_and_grid, dt_max=steps.dt_max, cone=steps.cone, capacity=capacity, **common

@@ -11,16 +11,14 @@ towards them otherwise, and get little of the field. fox, a quarter of its size,
 cameras are 4.2 away: 22.9 dB with R = 1, 24.4 with 1.7, 25.4 with 2.6.
 """
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from nfields.data.posed_images import PosedImages
 from nfields.errors import ConfigError
-from nfields.ops.march import Samples
-from nfields.ops.march_contracted import march_contracted
 from nfields.render.contraction import contract
 
 SpaceName = Literal["box", "contracted"]
@@ -82,25 +80,6 @@ class ContractedSpace:
     def log_stretch(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """log of max(|x / R|, 1)^2: what contracted space shortens radially."""
         return 2 * (points.norm(dim=1) / self.radius).clamp_min(1.0).log()
-
-    def march(
-        self,
-        origins: Float[Tensor, "n 3"],
-        directions: Float[Tensor, "n 3"],
-        bits: UInt8[Tensor, "1 cells cells bytes"],
-        jitter: Float[Tensor, " n"],
-        *,
-        near: float,
-        dt_min: float,
-        **options: Any,
-    ) -> Samples:
-        """`march_contracted` of rays of the scene; near and dt_min are in scene units."""
-        scale = self.radius
-        found = march_contracted(
-            origins / scale, directions, bits, jitter, near=near / scale, dt_min=dt_min / scale,
-            **options,
-        )  # fmt: skip
-        return replace(found, t_starts=scale * found.t_starts, t_ends=scale * found.t_ends)
 
 
 def is_within_ball(centers: Float[Tensor, "n 3"], half_size: float) -> Tensor:

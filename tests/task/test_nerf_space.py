@@ -8,6 +8,7 @@ import nfields
 from nfields.config import build
 from nfields.errors import ConfigError
 from nfields.model.field import GroupReadout
+from nfields.ops.march_contracted import march_contracted
 from nfields.task.nerf_space import ContractedSpace, is_within_ball
 from tests.compare import assert_matches
 from tests.task.marble import Marble, make
@@ -73,8 +74,10 @@ def test_a_radius_is_a_change_of_units() -> None:
     directions = torch.nn.functional.normalize(torch.randn(50, 3, generator=random), dim=1)
     jitter = torch.rand(50, generator=random)
     bits = torch.randint(0, 256, (1, 16, 16, 2), generator=random, dtype=torch.uint8)
-    near = one.march(origins, directions, bits, jitter, near=0.1, dt_min=1 / 32)
-    far = three.march(3 * origins, directions, bits, jitter, near=0.3, dt_min=3 / 32)
+    near = march_contracted(origins, directions, bits, jitter, near=0.1, dt_min=1 / 32)
+    far = march_contracted(
+        3 * origins, directions, bits, jitter, near=0.3, dt_min=3 / 32, radius=3.0
+    )
     assert len(near.t_starts) > 1000
     assert torch.equal(near.offsets, far.offsets)
     assert_matches(far.t_starts, 3 * near.t_starts, rtol=1e-4)

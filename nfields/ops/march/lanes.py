@@ -19,7 +19,7 @@ from nfields.jit import njit
 # keeps them: nfields/ops/render has fastmath.
 EXACT = {"fastmath": False, "error_model": "numpy"}
 LANES = 16
-SIDE, SHIFT = 4, 2  # cells a side of a block, and the shift from the one to the other
+SIDE = 4  # cells a side of a block
 
 # What a ray keeps from look to look.
 _OX, _OY, _OZ, _DX, _DY, _DZ, _INV_X, _INV_Y, _INV_Z = range(9)

@@ -3,10 +3,12 @@
 Contract
     origins     (n, 3)   in the scene's frame
     directions  (n, 3)   of unit length
-    bits        (1, G, G, G / 8) uint8; cell (x, y, z) of c / 2 in [-1, 1]^3, c the contraction of
-                         nfields/render/contraction.py, is bit x % 8 of [0, z, y, x / 8]
+    bits        (1, G, G, G / 8) uint8; cell (x, y, z) of c(p / radius) / 2 in [-1, 1]^3, c the
+                         contraction of nfields/render/contraction.py, is bit x % 8 of
+                         [0, z, y, x / 8]
     jitter      (n,)     in [0, 1): moves a ray's first step
-    near, dt_min         see the reference; dt_min is the step in contracted space
+    near, dt_min         see the reference; dt_min is the step where space is not contracted
+    radius               up to which it is not; the reference has 1
     max_samples          a ray's later samples are left out
     capacity             see nfields.ops.march
     returns     Samples, as of nfields.ops.march: t_starts, t_ends in scene units, offsets
@@ -18,6 +20,8 @@ samples.
 
 # pyright: reportCallIssue=false, reportArgumentType=false
 # (Type stubs misjudge calls of jitted functions and of intrinsics.)
+
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, UInt8
@@ -39,15 +43,23 @@ def march_contracted(
     *,
     near: float,
     dt_min: float,
+    radius: float = 1.0,
     max_samples: int = 1024,
     capacity: int | None = None,
     backend: str = "auto",
 ) -> Samples:
     """Samples of every ray in occupied cells; see the module's contract."""
-    if not (0 < dt_min < 1 and near >= 0):
+    if not (0 < dt_min < radius and near >= 0):
         raise ValueError(
-            f"march_contracted: near={near}, dt_min={dt_min}; need near >= 0, 0 < dt_min < 1"
+            f"march_contracted: near={near}, dt_min={dt_min}, radius={radius}; need near >= 0, "
+            "0 < dt_min < radius"
         )
+    if radius != 1:
+        found = march_contracted(
+            origins / radius, directions, bits, jitter, near=near / radius, dt_min=dt_min / radius,
+            max_samples=max_samples, capacity=capacity, backend=backend,
+        )  # fmt: skip
+        return replace(found, t_starts=radius * found.t_starts, t_ends=radius * found.t_ends)
     options = (near, dt_min, max_samples)
     rays = (origins.detach(), directions.detach(), bits, jitter)
     if uses_reference(backend, "march_contracted", origins):

@@ -197,16 +197,9 @@ def render(
                     for k in range(4):
                         total[4 * slot + k] = 0
                     _fold_readout(
-                        flat_basis,
-                        ray[slot] * num_basis,
-                        num_basis,
-                        readout,
-                        bias,
-                        width,
-                        fold,
-                        fold_bias,
-                        slot,
-                    )
+                        flat_basis, ray[slot] * num_basis, num_basis, readout, bias, width, fold,
+                        fold_bias, slot,
+                    )  # fmt: skip
                 is_active = ray[slot] >= 0 and taken[slot] < wanted[slot]
                 own[ACTIVE * LANES + lane] = one if is_active else kind(0)
             _take_samples(group * LANES, grid, steps, own, places, taken, wanted, starts, ends)
