@@ -96,11 +96,11 @@ def run(
     `overrides` say the data and the model; they need pictures without alpha and a split in a box.
     """
     chosen = [option for option in OPTIONS if only is None or only in option.name]
-    if not chosen or min(steps, seeds) < 1:
+    if not chosen:
         names = ", ".join(option.name for option in OPTIONS)
-        raise ConfigError(
-            f"only={only}, steps={steps}, seeds={seeds}: choose from {names}; 1 or more"
-        )
+        raise ConfigError(f"only={only}: no option has this in its name; choose from {names}")
+    if min(steps, seeds) < 1:
+        raise ConfigError(f"steps={steps} and seeds={seeds} must be 1 or more")
     cfg = compose(["task=nerf", *overrides])
     data = build(cfg.data)
     if not isinstance(data, PosedImages) or data.has_alpha:
